@@ -1,0 +1,68 @@
+"""Functions composed from the operations: softmax and its relatives, and the losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .errors import ArgumentError, ShapeError
+
+
+def reciprocal(x: Any) -> Any:
+    """1/x, elementwise; ±inf at 0 without a warning."""
+    return ops.divide(1.0, x)
+
+
+def softmax(x: Any, axis: int = -1) -> Any:
+    """exp(x) / Σ exp(x) along an axis, shifted by the largest entry so that nothing overflows."""
+    return ops.exp(log_softmax(x, axis))
+
+
+def log_softmax(x: Any, axis: int = -1) -> Any:
+    """x − ln Σ exp(x) along an axis."""
+    return x - ops.logsumexp(x, axis, keepdims=True)
+
+
+def cross_entropy(logits: Any, targets: Any) -> Any:
+    """Mean of −ln softmax(logits)[target], in nats.
+
+    Args:
+        logits: shape (…, C), unnormalised scores of C classes.
+        targets: integer class numbers in [0, C), of shape (…).
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ShapeError: if the shapes do not fit.
+        ArgumentError: for a target outside [0, C), or one that is not an integer.
+
+    Example:
+        >>> import numpy as np, tinygrad_rnn as tg
+        >>> round(float(tg.cross_entropy(np.zeros((3, 4)), [0, 1, 2])), 6)  # ln 4
+        1.386294
+    """
+    logits = ops.routing.as_operand(logits)
+    labels = np.array(getattr(targets, "value", targets))
+    if logits.ndim == 0 or labels.shape != logits.shape[:-1]:
+        raise ShapeError(f"cross_entropy: logits {logits.shape} need targets of shape {logits.shape[:-1]}, got {labels.shape}")
+    classes = logits.shape[-1]
+    if labels.dtype.kind not in "iu":
+        raise ArgumentError(f"cross_entropy: expected integer targets, got dtype {labels.dtype}")
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        raise ArgumentError(f"cross_entropy: targets go from {labels.min()} to {labels.max()}; expected 0 to {classes - 1}")
+    rows = ops.reshape(log_softmax(logits), (labels.size, classes))
+    return -ops.mean(ops.getitem(rows, (np.arange(labels.size), labels.ravel())))
+
+
+def mse(prediction: Any, target: Any) -> Any:
+    """Mean squared error, over all entries.
+
+    Raises:
+        ShapeError: if the shapes differ (broadcasting a loss is nearly always a mistake).
+    """
+    if ops.routing.shape_of(prediction) != ops.routing.shape_of(target):
+        raise ShapeError(f"mse: prediction {ops.routing.shape_of(prediction)} and target {ops.routing.shape_of(target)} differ in shape")
+    return ops.mean(ops.square(prediction - target))

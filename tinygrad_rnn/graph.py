@@ -1,0 +1,164 @@
+"""The tape: nodes, marks and scopes, and what the current thread is recording.
+
+A :class:`Node` says how a value came to be: its primitive, its operands, its statics and the scope that was open. It never knows
+the Tensor that shows its value, so a graph has no reference cycle and is freed the moment it is dropped. Nodes are numbered in
+the order in which they were recorded; an operand always has a smaller number than the node that uses it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .primitive import Primitive
+
+_number = itertools.count(1).__next__
+
+
+# -- recording state --------------------------------------------------------------------------------------------------------
+
+
+class State(threading.local):
+    """What the current thread records: nothing here is shared between threads."""
+
+    recording: bool = True
+    scope: Scope | None = None
+    anomaly: bool = False
+    sources: bool = False
+    touched: bool = False
+
+    def __init__(self) -> None:
+        # Operations on Tensors give inf and NaN without a warning, as in PyTorch. Entering np.errstate at each of them would cost
+        # more than the operation; running in a context that was once told to be quiet does not.
+        self.quiet = contextvars.copy_context()
+        self.quiet.run(np.seterr, all="ignore")
+
+
+state = State()
+
+
+class Scope:
+    """A named stretch of the recording; time and layer are inherited by the scopes inside."""
+
+    __slots__ = ("name", "parent", "time")
+
+    def __init__(self, name: str | None, parent: Scope | None, time: int | None) -> None:
+        self.name = name
+        self.parent = parent
+        self.time = parent.time if time is None and parent is not None else time
+
+    @property
+    def path(self) -> str:
+        """The names from the outermost scope to this one, joined by "/"."""
+        names = []
+        at: Scope | None = self
+        while at is not None:
+            if at.name is not None:
+                names.append(at.name)
+            at = at.parent
+        return "/".join(reversed(names))
+
+
+class scope:  # noqa: N801 (used like a function)
+    """Name what is recorded inside: ``with tg.scope("encoder"): …``; ``time=t`` says which step of a sequence it is.
+
+    Scopes nest; each backward step tells the path ("encoder/lstm") and the innermost time.
+    """
+
+    __slots__ = ("entered", "name", "previous", "time")
+
+    def __init__(self, name: str | None = None, *, time: int | None = None) -> None:
+        self.name = name
+        self.time = time
+
+    def __enter__(self) -> Scope:
+        self.previous = state.scope
+        state.scope = self.entered = Scope(self.name, self.previous, self.time)
+        return self.entered
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        state.scope = self.previous
+
+
+class Mark:
+    """A landmark that a layer leaves on a node: which state or gate of which step this is.
+
+    ``role`` is "hidden", "cell", "gate" or None; ``gate`` the gate's name; ``group`` the call of the layer that made it.
+    """
+
+    __slots__ = ("gate", "group", "role", "time")
+
+    def __init__(self, role: str | None = None, *, gate: str | None = None, time: int | None = None, group: Scope | None = None) -> None:
+        self.role = role
+        self.gate = gate
+        self.time = time
+        self.group = group
+
+
+# -- nodes ------------------------------------------------------------------------------------------------------------------
+
+
+class Node:
+    """How a value came to be. ``operands`` are Nodes where differentiable, plain arrays or :class:`Constant` elsewhere."""
+
+    __slots__ = ("hooks", "mark", "name", "operands", "order", "primitive", "residual", "scope", "source", "statics", "value")
+
+    def __init__(self, primitive: Primitive | None, operands: tuple[Any, ...], statics: dict[str, Any] | None, value: Any) -> None:
+        self.primitive = primitive
+        self.operands = operands
+        self.statics = statics
+        self.value = value
+        self.order = _number()
+        self.scope = state.scope
+        self.name: str | None = None
+        self.mark: Mark | None = None
+        self.hooks: dict[int, Callable[[Any], Any]] | None = None
+        self.residual: Any = None
+        self.source = call_site() if state.sources else None
+
+    def __repr__(self) -> str:
+        op = self.primitive.name if self.primitive is not None else "leaf"
+        return f"<node {self.order}: {op} {np.shape(self.value)}>"
+
+
+class Leaf(Node):
+    """Where a graph begins: a value that collects a gradient. Rebinding the value makes a new leaf and leaves this one stale."""
+
+    __slots__ = ("grad", "stale")
+
+    def __init__(self, value: Any, name: str | None = None) -> None:
+        super().__init__(None, (), None, value)
+        self.scope = None
+        self.name = name
+        self.grad: Any = None
+        self.stale = False
+
+
+class Constant:
+    """An operand without gradient that has a name worth showing."""
+
+    __slots__ = ("name", "value")
+
+    def __init__(self, value: Any, name: str) -> None:
+        self.value = value
+        self.name = name
+
+
+def call_site() -> str | None:
+    """File and line of the nearest frame outside this package's engine (its layers count as outside)."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "") not in _ENGINE_ROOMS and "tinygrad_rnn.ops" not in frame.f_globals.get("__name__", ""):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+_ENGINE_ROOMS = frozenset(f"tinygrad_rnn.{room}" for room in ("graph", "tensor", "primitive", "linear_maps", "transforms", "functional"))

@@ -1,0 +1,212 @@
+"""What a reader sees of the tape: one :class:`BackwardStep` per backward multiplication, with names, kinds and numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .graph import Node, Scope
+from .linear_maps import Kind, LinearMap, Scatter
+
+_SUBSCRIPTS = str.maketrans("0123456789-", "₀₁₂₃₄₅₆₇₈₉₋")
+
+
+class NodeInfo:
+    """What a reader or a picture needs to know of a node; it holds no arrays.
+
+    Attributes:
+        order: the node's number, in the order of recording; 0 for a constant.
+        op: the primitive's name, "leaf" or "constant".
+        name, symbol: the given name (None if there is none); the name with its time as a subscript, or a stand-in.
+        shape, dtype: of the value.
+        scope, time: the path of scopes, and the step of the sequence (None outside one).
+        role, gate, group: the landmark that a layer left ("hidden", "cell", "gate"), the gate's name, the layer's call.
+        source: file and line that recorded it, where sources were recorded.
+        operands: the same for each operand, filled in for a node whose backward step was seen.
+    """
+
+    __slots__ = ("dtype", "gate", "group", "name", "op", "operands", "order", "role", "scope", "shape", "source", "symbol", "time")
+
+    def __init__(self, node: Any, symbol: str | None = None) -> None:
+        value = node if node.__class__ is np.ndarray else node.value
+        self.name: str | None = getattr(node, "name", None)
+        self.shape: tuple[int, ...] = getattr(value, "shape", ())
+        self.dtype = getattr(value, "dtype", None)
+        self.order, self.op, self.scope = 0, "constant", ""
+        self.time: int | None = None
+        self.role: str | None = None
+        self.gate: str | None = None
+        self.group: Scope | None = None
+        self.source: str | None = None
+        self.operands: tuple[NodeInfo, ...] = ()
+        if isinstance(node, Node):
+            self.order = node.order
+            self.op = "leaf" if node.primitive is None else node.primitive.name
+            self.source = node.source
+            if node.scope is not None:
+                self.scope, self.time = node.scope.path, node.scope.time
+            if (mark := node.mark) is not None:
+                self.role, self.gate, self.group = mark.role, mark.gate, mark.group
+                if mark.time is not None:
+                    self.time = mark.time
+        self.symbol = symbol or self._symbol(value)
+
+    def _symbol(self, value: Any) -> str:
+        if self.name is not None:
+            return self.name if self.time is None else self.name + str(self.time).translate(_SUBSCRIPTS)
+        if self.op == "constant":
+            return f"{value.item():.6g}" if value.size == 1 else "const"
+        return self.op
+
+    def __repr__(self) -> str:
+        return f"<{self.symbol} {self.shape} #{self.order}>"
+
+
+class Infos:
+    """The infos of one walk, made once per node."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, NodeInfo] = {}
+
+    def of(self, node: Any) -> NodeInfo:
+        """The info of a node or constant. A nameless rearrangement is called after what it rearranges (W_hhᵀ)."""
+        if not isinstance(node, Node):
+            return NodeInfo(node)
+        known = self._known.get(node.order)
+        if known is None:
+            known = self._known[node.order] = NodeInfo(node, _rearranged(node))
+        return known
+
+    def opened(self, node: Node) -> NodeInfo:
+        """The info of a node with its operands'."""
+        info = self.of(node)
+        if not info.operands:
+            info.operands = tuple(self.of(operand) for operand in node.operands)
+        return info
+
+
+def _rearranged(node: Any) -> str | None:
+    turned = False
+    inner = node
+    while isinstance(inner, Node) and inner.name is None and inner.primitive is not None and len(inner.operands) == 1:
+        op = inner.primitive.name
+        if op not in ("transpose", "reshape", "broadcast_to", "astype", "identity"):
+            break
+        turned ^= op == "transpose"
+        inner = inner.operands[0]
+    return None if inner is node else NodeInfo(inner).symbol + ("ᵀ" if turned else "")
+
+
+def norm_of(array: Any) -> float:
+    """√Σx², also where the squares would overflow or underflow: 1e-300 is a norm, not 0."""
+    flat = np.asarray(getattr(array, "value", array)).ravel()
+    total = float(np.dot(flat, flat))
+    if 1e-30 < total < 1e30 or (flat.dtype == np.float64 and 1e-200 < total < 1e200):
+        return math.sqrt(total)
+    flat = flat.astype(np.float64)
+    largest = float(np.max(np.abs(flat), initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    flat /= largest
+    return largest * math.sqrt(float(np.dot(flat, flat)))
+
+
+class BackwardStep:
+    """One backward multiplication: cotangent in, local map, contribution out.
+
+    Attributes:
+        node: what is known of the node whose value the cotangent belongs to.
+        operand: the same for the operand that receives the contribution; ``position`` is its place among the operands.
+        map: the :class:`~tinygrad_rnn.linear_maps.LinearMap` (None if arrays were not kept).
+        cotangent: ∂L/∂(the node's value), total; None if arrays were not kept.
+        kind: "add", "scale", "matmul" or "route".
+        altered: whether an intervention replaced the contribution.
+    """
+
+    __slots__ = ("_contribution", "_norms", "_template", "altered", "cotangent", "kind", "map", "node", "operand", "position")
+
+    def __init__(self, node: NodeInfo, position: int, linear_map: LinearMap, cotangent: Any, contribution: Any) -> None:
+        self.node = node
+        self.operand = node.operands[position]
+        self.position = position
+        self.map: LinearMap | None = linear_map
+        self.kind: Kind = linear_map.kind
+        self._template = linear_map.label
+        self.cotangent = cotangent
+        self._contribution = contribution
+        self._norms: tuple[float, float] | None = None
+        self.altered = False
+
+    @property
+    def contribution(self) -> Any:
+        """This edge's share of the operand's cotangent, ``map.pullback(cotangent)`` unless altered; None if not kept."""
+        if self._contribution is None and self.map is not None:
+            # A part scattered into zeros is not kept: the parts of T steps would need T² numbers.
+            return self.map.pullback(self.cotangent)
+        return self._contribution
+
+    def replace(self, contribution: Any) -> None:
+        """What an intervention does: put another contribution in the place of the computed one."""
+        self._contribution = contribution
+        self._norms = None
+        self.altered = True
+
+    @property
+    def op(self) -> str:
+        """The primitive's name."""
+        return self.node.op
+
+    @property
+    def scope(self) -> str:
+        """The path of scopes in which the node was recorded."""
+        return self.node.scope
+
+    @property
+    def time(self) -> int | None:
+        """The step of the sequence, if the node was recorded inside one."""
+        return self.node.time
+
+    @property
+    def source(self) -> str | None:
+        """File and line that recorded the node, where sources were recorded."""
+        return self.node.source
+
+    @property
+    def gate(self) -> str | None:
+        """The gate that the contribution goes to, comes from, or is multiplied by; None if there is none."""
+        own = self.operand.gate or self.node.gate
+        return own or next((other.gate for other in self.node.operands if other.gate), None)
+
+    @property
+    def label(self) -> str:
+        """The multiplication as a reader would write it, such as "⊙ (1 − h₃²)": the transposed Jacobian on a column."""
+        if "{" not in self._template:
+            return self._template
+        return self._template.format(*(operand.symbol for operand in self.node.operands), out=self.node.symbol)
+
+    @property
+    def norms(self) -> tuple[float, float]:
+        """‖cotangent‖ and ‖contribution‖ (Frobenius, over the whole batch)."""
+        if self._norms is None:
+            arriving = norm_of(self.cotangent)
+            # Scattering into zeros changes no norm, unless entries are picked twice.
+            scattered = self._contribution is None and isinstance(self.map, Scatter) and self.map.injective
+            self._norms = (arriving, arriving if scattered else norm_of(self.contribution))
+        return self._norms
+
+    @property
+    def gain(self) -> float:
+        """‖contribution‖ / ‖cotangent‖; NaN where nothing arrived."""
+        arriving, leaving = self.norms
+        return leaving / arriving if arriving else math.nan
+
+    def drop_arrays(self) -> None:
+        """Keep the two norms and forget map and arrays."""
+        self._norms = self.norms
+        self.map = self.cotangent = self._contribution = None
+
+    def __repr__(self) -> str:
+        when = "" if self.time is None else f" t={self.time}"
+        return f"<{self.op}{when}: {self.node.symbol} → {self.operand.symbol}  {self.label}  gain {self.gain:.3g}>"

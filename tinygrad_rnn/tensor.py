@@ -1,0 +1,682 @@
+"""Tensor: an array together with the node that says how it came to be.
+
+A Tensor is a thin handle. Its value is a read-only array; its node (None for a constant) belongs to the graph. Operators, methods
+and NumPy's own functions all go through one function, :func:`apply`, which runs a primitive's forward and records it.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .errors import ArgumentError, DtypeError, GraphError, ShapeError, UnsupportedError
+from .graph import Constant, Leaf, Node, state
+from .primitive import Opaque, Primitive
+from .walk import Backward, Observer
+
+_WEAK = (bool, int, float)
+
+
+def as_array(data: Any, what: str = "tensor") -> Any:
+    """A private, read-only copy of the data as a real array.
+
+    Raises:
+        DtypeError: for complex, object, string and other values that are not real numbers.
+    """
+    try:
+        array = np.array(data.value if isinstance(data, Tensor) else data)
+    except ValueError as error:
+        raise ShapeError(f"{what}: the data is ragged or not rectangular ({error}). Pad it to one shape first") from None
+    if array.dtype.kind not in "fiub":
+        hint = {"c": "Take .real and .imag apart", "O": "Convert it with .astype(float)", "U": "Encode text as numbers first"}
+        raise DtypeError(f"{what}: expected real numbers, got dtype {array.dtype}. {hint.get(array.dtype.kind, 'Convert it to float64')}")
+    array.flags.writeable = False
+    return array
+
+
+class Tensor:
+    """An array that records what is done with it.
+
+    Make one with :func:`tensor`. Arithmetic, indexing, methods and NumPy's functions give Tensors again; comparisons give plain
+    boolean arrays. Values are read-only: an operation makes a new Tensor, and only a leaf can be rebound (``x.value = …``).
+
+    Attributes:
+        value: the read-only array.
+        grad: for a leaf, the gradient that ``backward`` has accumulated (a Tensor), or None.
+        requires_grad: whether the value is differentiated.
+        name: how pictures and labels call it.
+        node: the :class:`~tinygrad_rnn.graph.Node` that recorded it, or None.
+    """
+
+    __slots__ = ("__weakref__", "_name", "_node", "_value")
+    _value: Any
+    _node: Node | None
+    _name: str | None
+
+    def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None) -> None:
+        array = as_array(data)
+        if requires_grad and array.dtype.kind != "f":
+            array = as_array(array.astype(np.float64))
+        self._value = array
+        self._node = Leaf(array, name) if requires_grad else None
+        self._name = name
+
+    # -- what it is ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def value(self) -> Any:
+        array = self._value
+        array.flags.writeable = False
+        return array
+
+    @value.setter
+    def value(self, data: Any) -> None:
+        if self._node is not None and not isinstance(self._node, Leaf):
+            raise GraphError("value: only a leaf can be rebound; this Tensor was computed. Make a new one with .detach()")
+        array = as_array(data, "value")
+        if array.shape != self._value.shape:
+            raise ShapeError(f"value: the leaf has shape {self._value.shape}, got {array.shape}. Make a new tensor for another shape")
+        if array.dtype != self._value.dtype:
+            array = as_array(array.astype(self._value.dtype))
+        self._value = array
+        if isinstance(self._node, Leaf):
+            old = self._node
+            old.stale = True
+            self._node = fresh = Leaf(array, old.name)
+            fresh.grad, fresh.hooks = old.grad, old.hooks
+
+    @property
+    def node(self) -> Node | None:
+        return self._node
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._value.shape  # type: ignore[no-any-return]
+
+    @property
+    def ndim(self) -> int:
+        return self._value.ndim  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        return self._value.size  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> Any:
+        return self._value.dtype
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 (NumPy's name)
+        return ops.transpose(self)  # type: ignore[no-any-return]
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        if self._node is not None and not isinstance(self._node, Leaf):
+            raise GraphError("requires_grad: only a leaf can be switched; use .detach() to cut a computed Tensor off")
+        if wanted and self._node is None:
+            if self._value.dtype.kind != "f":
+                self._value = as_array(self._value.astype(np.float64))
+            self._node = Leaf(self._value, self._name)
+        elif not wanted:
+            self._node = None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made, not computed."""
+        return self._node is None or isinstance(self._node, Leaf)
+
+    @property
+    def name(self) -> str | None:
+        return self._name if self._node is None else self._node.name
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        self._name = name
+        if self._node is not None:
+            self._node.name = name
+
+    @property
+    def grad(self) -> Tensor | None:
+        return self._node.grad if isinstance(self._node, Leaf) else None
+
+    @grad.setter
+    def grad(self, gradient: Any) -> None:
+        if not isinstance(self._node, Leaf):
+            raise GraphError("grad: only a leaf with requires_grad=True holds a gradient")
+        if gradient is not None:
+            gradient = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
+            if gradient.shape != self.shape:
+                raise ShapeError(f"grad: expected shape {self.shape}, that of the leaf, got {gradient.shape}")
+        self._node.grad = gradient
+
+    def item(self) -> float | int | bool:
+        """The one entry as a Python number."""
+        if self._value.size != 1:
+            raise ShapeError(f"item: expected one entry, got shape {self.shape}. Reduce it first, or use .value")
+        return self._value.item()  # type: ignore[no-any-return]
+
+    def numpy(self) -> Any:
+        """A copy of the value that may be written to."""
+        return self._value.copy()
+
+    def tolist(self) -> Any:
+        """The value as nested lists of Python numbers."""
+        return self._value.tolist()
+
+    def detach(self) -> Tensor:
+        """The same value, cut off from the graph."""
+        return _make(self._value, None, self.name)
+
+    # -- backward -----------------------------------------------------------------------------------------------------------
+
+    def backward(
+        self,
+        cotangent: Any = None,
+        *,
+        create_graph: bool = False,
+        observers: Sequence[Observer] = (),
+        interventions: Sequence[Observer] = (),
+    ) -> None:
+        """Add the gradient of this Tensor to ``.grad`` of every leaf it was computed from.
+
+        Args:
+            cotangent: what to multiply by from the left, of this Tensor's shape; 1 if it has one entry.
+            create_graph: record the backward pass too, so that gradients can be differentiated again.
+            observers: called with every :class:`~tinygrad_rnn.steps.BackwardStep`, in order.
+            interventions: the same, but what they return (if not None) takes the place of the step's contribution.
+
+        Nothing is added anywhere unless the whole pass succeeds.
+
+        Raises:
+            GraphError: if there is no graph, no cotangent for several entries, or a leaf was rebound since the forward pass.
+            HookError: if a hook, observer or intervention raises or returns the wrong shape.
+
+        Example:
+            >>> import tinygrad_rnn as tg
+            >>> x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
+            >>> (x * x).sum().backward(observers=[lambda step: print(step.op, step.label, step.gain)])
+            sum broadcast 1.4142135623730951
+            multiply ⊙ x 1.5811388300841898
+            multiply ⊙ x 1.5811388300841898
+            >>> x.grad.value
+            array([2., 4.])
+        """
+        found = Backward(
+            [seed(self, cotangent, "backward")], lift=lift, create_graph=create_graph, observers=observers, interventions=interventions
+        ).run()
+        totals = []
+        for leaf, gradient in found.items():
+            if not isinstance(leaf, Leaf):
+                continue
+            gradient = as_tensor(gradient)
+            if gradient.shape != leaf.value.shape:
+                raise GraphError(
+                    f"backward: the gradient of {leaf.name or 'a leaf'} came out with shape {gradient.shape}; the leaf has "
+                    f"{leaf.value.shape}. A primitive's rule or a hook is wrong: check it with testing.gradcheck"
+                )
+            if leaf.grad is not None:
+                gradient = leaf.grad + gradient if create_graph else _make(np.asarray(leaf.grad._value + gradient._value), None)
+            totals.append((leaf, gradient))
+        for leaf, gradient in totals:
+            leaf.grad = gradient
+
+    def register_hook(self, hook: Callable[[Tensor], Any]) -> HookHandle:
+        """Call ``hook(cotangent)`` when this Tensor's total cotangent is known; what it returns (if not None) replaces it.
+
+        As in PyTorch. Returns a handle whose ``remove()`` takes the hook away again.
+        """
+        if self._node is None:
+            raise GraphError("register_hook: this Tensor takes no part in a backward pass; it needs requires_grad=True")
+        if not callable(hook):
+            raise ArgumentError(f"register_hook: expected a function of the cotangent, got {type(hook).__name__}")
+
+        def on_cotangent(cotangent: Any) -> Any:
+            return hook(as_tensor(cotangent))
+
+        if self._node.hooks is None:
+            self._node.hooks = {}
+        handle = HookHandle(self._node.hooks)
+        self._node.hooks[id(handle)] = on_cotangent
+        return handle
+
+    # -- NumPy --------------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def __apply_primitive__(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Any:
+        if len(operands) == 1 and not statics:
+            return _unary(primitive, operands[0])
+        return apply(primitive, operands, statics)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        from .numpy_protocol import call_ufunc
+
+        return call_ufunc(ufunc, method, inputs, options)
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        from .numpy_protocol import call_function
+
+        return call_function(function, arguments, options)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if self._node is not None and state.recording:
+            raise UnsupportedError(
+                "array: a Tensor that requires a gradient would lose it on the way to a NumPy array. Use .value (read-only) or .numpy() "
+                "(a copy) if that is what you want"
+            )
+        return np.array(self.value, dtype=dtype, copy=copy)
+
+    # -- Python -------------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        text = np.array2string(self._value, separator=", ", prefix="Tensor(", threshold=200)
+        extras = [] if self._value.dtype == np.float64 else [f"dtype={self._value.dtype}"]
+        if isinstance(self._node, Leaf):
+            extras.append("requires_grad=True")
+        elif self._node is not None and self._node.primitive is not None:
+            extras.append(f"op={self._node.primitive.name}")
+        if self.name is not None:
+            extras.append(f"name={self.name!r}")
+        return "Tensor(" + ", ".join([text, *extras]) + ")"
+
+    def __format__(self, spec: str) -> str:
+        return format(self._value.item() if self._value.size == 1 and spec else self._value if spec else str(self), spec)
+
+    def __len__(self) -> int:
+        if self._value.ndim == 0:
+            raise ShapeError("len: a zero-dimensional Tensor has no length")
+        return len(self._value)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self._value.ndim == 0:
+            raise ShapeError("iter: a zero-dimensional Tensor cannot be iterated over")
+        return (self[i] for i in range(len(self._value)))
+
+    def __bool__(self) -> bool:
+        if self._value.size != 1:
+            raise ShapeError(f"bool: the truth of a Tensor of shape {self.shape} is ambiguous. Use .value.any() or .value.all()")
+        return bool(self._value.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self._value.dtype.kind not in "iu":
+            raise DtypeError(f"index: only an integer Tensor can be an index, got dtype {self.dtype}")
+        return int(self.item())
+
+    def __contains__(self, number: Any) -> bool:
+        return bool((self._value == number).any())
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        return np.equal(self._value, _bare(other))
+
+    def __ne__(self, other: object) -> Any:
+        return np.not_equal(self._value, _bare(other))
+
+    def __lt__(self, other: Any) -> Any:
+        return np.less(self._value, _bare(other))
+
+    def __le__(self, other: Any) -> Any:
+        return np.less_equal(self._value, _bare(other))
+
+    def __gt__(self, other: Any) -> Any:
+        return np.greater(self._value, _bare(other))
+
+    def __ge__(self, other: Any) -> Any:
+        return np.greater_equal(self._value, _bare(other))
+
+    def __add__(self, other: Any) -> Tensor:
+        return _binary(ops.add, self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return _binary(ops.add, other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return _binary(ops.subtract, self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return _binary(ops.subtract, other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return _binary(ops.multiply, self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return _binary(ops.multiply, other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return _binary(ops.divide, self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return _binary(ops.divide, other, self)
+
+    def __pow__(self, exponent: Any) -> Tensor:
+        if exponent.__class__ is int and exponent == 2:
+            return _unary(ops.square, self)
+        return _binary(ops.power, self, exponent)
+
+    def __rpow__(self, base: Any) -> Tensor:
+        return _binary(ops.power, base, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return ops.matmul(self, other)  # type: ignore[no-any-return]
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return ops.matmul(other, self)  # type: ignore[no-any-return]
+
+    def __neg__(self) -> Tensor:
+        return _unary(ops.negative, self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return _unary(ops.absolute, self)
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return ops.getitem(self, key)  # type: ignore[no-any-return]
+
+    def __setitem__(self, key: Any, part: Any) -> None:
+        raise UnsupportedError("setitem: Tensors are not written to. Use tg.where(mask, new, old), or tg.concatenate of the parts")
+
+    # -- methods that only forward to the function of the same name ------------------------------------------------------------
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """See :func:`tinygrad_rnn.reshape`; lengths may be given one by one."""
+        return ops.reshape(self, shape[0] if len(shape) == 1 else shape)  # type: ignore[no-any-return]
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """See :func:`tinygrad_rnn.transpose`; axes may be given one by one."""
+        order = None if not axes or axes == (None,) else axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
+        return ops.transpose(self, order)  # type: ignore[no-any-return]
+
+    def astype(self, dtype: Any) -> Tensor:
+        """The same numbers in another dtype; floating-point dtypes keep the gradient."""
+        wanted = np.dtype(dtype)
+        if wanted == self._value.dtype:
+            return self
+        if wanted.kind == "f":
+            return apply(ops.astype, (self,), {"dtype": wanted})
+        return Tensor(self._value.astype(wanted))
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Tensor, *arguments: Any, **options: Any) -> Any:
+        return function(self, *arguments, **options)
+
+    method.__name__ = method.__qualname__ = getattr(function, "__name__", "method")
+    method.__doc__ = function.__doc__
+    return method
+
+
+METHODS = [
+    "sum",
+    "mean",
+    "var",
+    "std",
+    "prod",
+    "max",
+    "min",
+    "logsumexp",
+    "norm",
+    "cumsum",
+    "ravel",
+    "swapaxes",
+    "squeeze",
+    "expand_dims",
+    "broadcast_to",
+    "take",
+    "diagonal",
+    "repeat",
+    "flip",
+    "roll",
+    "clip",
+    "dot",
+    "exp",
+    "log",
+    "tanh",
+    "sigmoid",
+    "relu",
+    "sqrt",
+    "square",
+    "sin",
+    "cos",
+    "tril",
+    "triu",
+    "split",
+]
+for _name in METHODS:
+    setattr(Tensor, _name, _method(getattr(ops, _name)))
+Tensor.abs = _method(ops.absolute)  # type: ignore[attr-defined]
+Tensor.flatten = _method(ops.ravel)  # type: ignore[attr-defined]
+
+
+class HookHandle:
+    """What ``register_hook`` returns; ``remove()`` takes the hook away."""
+
+    __slots__ = ("_hooks",)
+
+    def __init__(self, hooks: dict[int, Any]) -> None:
+        self._hooks = hooks
+
+    def remove(self) -> None:
+        """Take the hook away; calling it twice is harmless."""
+        self._hooks.pop(id(self), None)
+
+
+_new = object.__new__
+
+
+def _make(value: Any, node: Node | None, name: str | None = None) -> Tensor:
+    made = _new(Tensor)
+    made._value = value
+    made._node = node
+    made._name = name
+    return made
+
+
+def lift(node: Node) -> Tensor:
+    """The Tensor that shows a node."""
+    return _make(node.value, node)
+
+
+def as_tensor(value: Any) -> Tensor:
+    """Tensors as they are; anything else wrapped without a copy (for values that the engine made itself)."""
+    return value if isinstance(value, Tensor) else _make(np.asarray(value), None)
+
+
+def _bare(other: Any) -> Any:
+    return other._value if isinstance(other, Tensor) else other
+
+
+def tensor(data: Any, requires_grad: bool = False, *, dtype: Any = None, name: str | None = None) -> Tensor:
+    """Make a Tensor from numbers, nested lists or an array. The data is copied.
+
+    Args:
+        data: real numbers. The dtype is kept; whole numbers become float64 when they need a gradient.
+        requires_grad: whether it is a leaf that collects a gradient.
+        dtype: convert to this dtype first.
+        name: how pictures and labels call it.
+
+    Raises:
+        DtypeError: for complex, object and string data.
+
+    Example:
+        >>> import tinygrad_rnn as tg
+        >>> tg.tensor([[1, 2]], requires_grad=True, name="x")
+        Tensor([[1., 2.]], requires_grad=True, name='x')
+    """
+    if dtype is not None:
+        data = as_array(data).astype(dtype)
+    return Tensor(data, requires_grad, name)
+
+
+def seed(output: Tensor, cotangent: Any, operation: str) -> tuple[Node, Any]:
+    """The node where a backward pass begins and the cotangent that enters there."""
+    if not isinstance(output, Tensor):
+        raise GraphError(f"{operation}: expected a Tensor, got {type(output).__name__}")
+    if output._node is None:
+        raise GraphError(
+            f"{operation}: this Tensor has no graph; nothing it was computed from requires a gradient. Use requires_grad=True, and no "
+            "no_grad() or detach() on the way"
+        )
+    if cotangent is None:
+        if output.size != 1:
+            raise GraphError(f"{operation}: shape {output.shape} is not a scalar; give a cotangent of that shape, or reduce it first")
+        return output._node, np.ones(output.shape, output.dtype)
+    given = cotangent if isinstance(cotangent, Tensor) else as_tensor(as_array(cotangent, operation))
+    if given.shape != output.shape:
+        raise ShapeError(f"{operation}: expected a cotangent of shape {output.shape}, that of the output, got {given.shape}")
+    if given.dtype != output.dtype:
+        given = given.astype(output.dtype)
+    return output._node, given if given._node is not None else given._value
+
+
+# -- recording --------------------------------------------------------------------------------------------------------------
+
+
+def _operand(operand: Any, what: str) -> Tensor:
+    """An operand as a Tensor; plain data is copied, so that a caller who changes it later changes no gradient."""
+    return operand if isinstance(operand, Tensor) else _make(as_array(operand, what), None)
+
+
+def _align(primitive: Primitive, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Route operands of an elementwise primitive to their common dtype and shape, by NumPy's promotion and broadcasting.
+
+    Only differentiable operands need the shape; constants stay small. Python numbers take the others' precision.
+    """
+    tensors = [operand if operand.__class__ in _WEAK else _operand(operand, primitive.name) for operand in operands]
+    values = [operand._value if isinstance(operand, Tensor) else operand for operand in tensors]
+    dtypes = {value.dtype for value in values if value.__class__ not in _WEAK}
+    dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*values)
+    if dtype.kind != "f":  # whole numbers only: nothing is differentiable, and NumPy's own rules decide the rest
+        return tuple(_operand(operand, primitive.name) for operand in tensors)
+    tensors = [_make(np.array(t, dtype), None) if t.__class__ in _WEAK else t for t in tensors]
+    shapes = {t._value.shape for t in tensors}
+    try:
+        shape = (
+            shapes.pop()
+            if len(shapes) == 1
+            else max(shapes, key=len)
+            if () in shapes and len(shapes) == 2
+            else np.broadcast_shapes(*shapes)
+        )
+    except ValueError:
+        named = " and ".join(str(t._value.shape) for t in tensors)
+        raise ShapeError(
+            f"{primitive.name}: shapes {named} do not broadcast; counted from the right, lengths must be equal or 1. Reshape one of them"
+        ) from None
+    for position, t in enumerate(tensors):
+        if t._value.dtype != dtype:
+            t = t.astype(dtype) if t._node is not None else _make(t._value.astype(dtype), None, t._name)
+        if t._node is not None and t._value.shape != shape:
+            t = ops.broadcast_to(t, shape)
+        tensors[position] = t
+    return tuple(tensors)
+
+
+def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any] | None = None) -> Any:
+    """Run a primitive on operands of which at least one is a Tensor, and record it if one of them requires a gradient."""
+    if primitive.__class__ is Opaque:
+        return apply_opaque(primitive, operands, statics or {})
+    if primitive.elementwise and len(operands) > 1:
+        operands = _align(primitive, operands)
+    values = []
+    recorded: list[Any] = []
+    tracked = False
+    for operand in operands:
+        if not isinstance(operand, Tensor):
+            operand = _operand(operand, primitive.name)
+        value = operand._value
+        values.append(value)
+        node = operand._node
+        if node is not None:
+            tracked = True
+            recorded.append(node)
+        else:
+            recorded.append(value if operand._name is None else Constant(value, operand._name))
+    out = state.quiet.run(primitive.forward, *values, **(statics or {}))
+    return _result(primitive, recorded, statics, out, tracked)
+
+
+def _result(primitive: Primitive, recorded: Sequence[Any], statics: dict[str, Any] | None, out: Any, tracked: bool) -> Tensor:
+    if out.__class__ is not np.ndarray:
+        out = np.asarray(out)
+    made = _new(Tensor)
+    made._value = out
+    made._name = None
+    if tracked and state.recording:
+        made._node = Node(primitive, tuple(recorded), statics, out)
+    else:
+        made._node = None
+        if tracked:
+            state.touched = True
+    return made
+
+
+def _unary(primitive: Primitive, x: Tensor) -> Tensor:
+    """:func:`apply` for the commonest case, one Tensor."""
+    node = x._node
+    if node is None:
+        return apply(primitive, (x,))  # type: ignore[no-any-return]
+    return _result(primitive, (node,), None, state.quiet.run(primitive.forward, x._value), True)
+
+
+def _binary(primitive: Primitive, x1: Any, x2: Any) -> Tensor:
+    """:func:`apply` for an elementwise primitive on two operands, quick where nothing needs aligning."""
+    if isinstance(x1, Tensor):
+        value1, node1 = x1._value, x1._node
+        if x2.__class__ is float and node1 is not None:
+            value2 = node2 = np.array(x2, value1.dtype)
+        elif isinstance(x2, Tensor):
+            value2, node2 = x2._value, x2._node
+            if value1.dtype is not value2.dtype or value1.shape != value2.shape:
+                node2 = None
+        else:
+            node2 = None
+        if node1 is not None and node2 is not None:
+            return _result(primitive, (node1, node2), None, state.quiet.run(primitive.forward, value1, value2), True)
+    return apply(primitive, (x1, x2))  # type: ignore[no-any-return]
+
+
+def apply_opaque(primitive: Opaque, operands: tuple[Any, ...], statics: dict[str, Any]) -> Any:
+    """Run the kernel and record one node for it; a value that is a tuple gives a tuple of Tensors."""
+    tensors = [_operand(operand, primitive.name) for operand in operands]
+    value, residual = primitive.forward(*(t._value for t in tensors), **statics)
+    tracked = any(t._node is not None for t in tensors) or (primitive.joint_pullback is None and residual)
+    several = isinstance(value, tuple)
+    outputs = [np.asarray(part) for part in value] if several else [np.asarray(value)]
+    if not tracked or not state.recording:
+        state.touched |= bool(tracked)
+        made = [_make(part, None) for part in outputs]
+        return tuple(made) if several else made[0]
+    recorded = tuple(t._node if t._node is not None else t._value for t in tensors)
+    node = Node(primitive, recorded, statics, tuple(outputs) if several else outputs[0])
+    node.residual = residual
+    if not several:
+        return _make(outputs[0], node)
+    return tuple(_make(part, Node(ops.item, (node,), {"index": i, "count": len(outputs)}, part)) for i, part in enumerate(outputs))
+
+
+def identity_node(x: Any) -> Tensor:
+    """A fresh node with the value of x, connected to x if x is recorded: where a transform seeds its own derivative."""
+    x = _operand(x, "identity")
+    value = x._value if x._value.dtype.kind == "f" else x._value.astype(np.float64)
+    return _make(value, Node(ops.identity, (x._node if x._node is not None else value,), None, value))
+
+
+def is_number(x: Any) -> bool:
+    """Whether x is a Python or NumPy real number."""
+    return isinstance(x, (numbers.Real, np.number, np.bool_))
