@@ -10,9 +10,6 @@ scale ⊙ (1 − tanh²)
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from . import errors, functional, ops
 from .functional import cross_entropy, log_softmax, mse, reciprocal, softmax
 from .graph import scope

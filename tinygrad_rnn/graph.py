@@ -52,7 +52,7 @@ class Scope:
     def __init__(self, name: str | None, parent: Scope | None, time: int | None) -> None:
         self.name = name
         self.parent = parent
-        self.time = parent.time if time is None and parent is not None else time
+        self.time: int | None = parent.time if time is None and parent is not None else time
 
     @property
     def path(self) -> str:

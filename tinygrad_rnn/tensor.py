@@ -408,7 +408,8 @@ class Tensor:
         if wanted == self._value.dtype:
             return self
         if wanted.kind == "f":
-            return apply(ops.astype, (self,), {"dtype": wanted})
+            cast: Tensor = apply(ops.astype, (self,), {"dtype": wanted})
+            return cast
         return Tensor(self._value.astype(wanted))
 
 
@@ -557,13 +558,13 @@ def _align(primitive: Primitive, operands: tuple[Any, ...]) -> tuple[Any, ...]:
 
     Only differentiable operands need the shape; constants stay small. Python numbers take the others' precision.
     """
-    tensors = [operand if operand.__class__ in _WEAK else _operand(operand, primitive.name) for operand in operands]
-    values = [operand._value if isinstance(operand, Tensor) else operand for operand in tensors]
+    given = [operand if operand.__class__ in _WEAK else _operand(operand, primitive.name) for operand in operands]
+    values: list[Any] = [operand._value if isinstance(operand, Tensor) else operand for operand in given]
     dtypes = {value.dtype for value in values if value.__class__ not in _WEAK}
     dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*values)
     if dtype.kind != "f":  # whole numbers only: nothing is differentiable, and NumPy's own rules decide the rest
-        return tuple(_operand(operand, primitive.name) for operand in tensors)
-    tensors = [_make(np.array(t, dtype), None) if t.__class__ in _WEAK else t for t in tensors]
+        return tuple(_operand(operand, primitive.name) for operand in given)
+    tensors: list[Tensor] = [operand if isinstance(operand, Tensor) else _make(np.array(operand, dtype), None) for operand in given]
     shapes = {t._value.shape for t in tensors}
     try:
         shape = (
@@ -638,14 +639,13 @@ def _binary(primitive: Primitive, x1: Any, x2: Any) -> Tensor:
     """:func:`apply` for an elementwise primitive on two operands, quick where nothing needs aligning."""
     if isinstance(x1, Tensor):
         value1, node1 = x1._value, x1._node
+        node2: Any = None
         if x2.__class__ is float and node1 is not None:
-            value2 = node2 = np.array(x2, value1.dtype)
+            value2 = node2 = np.array(x2, value1.dtype)  # recorded as it is: a constant
         elif isinstance(x2, Tensor):
             value2, node2 = x2._value, x2._node
             if value1.dtype is not value2.dtype or value1.shape != value2.shape:
                 node2 = None
-        else:
-            node2 = None
         if node1 is not None and node2 is not None:
             return _result(primitive, (node1, node2), None, state.quiet.run(primitive.forward, value1, value2), True)
     return apply(primitive, (x1, x2))  # type: ignore[no-any-return]

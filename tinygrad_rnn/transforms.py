@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from .walk import Backward, discover, forward_walk
 class _Switch:
     """A recording state for a while; usable as a context manager and as a decorator."""
 
-    _settings: dict[str, Any] = {}
+    _settings: ClassVar[dict[str, Any]] = {}
 
     def __enter__(self) -> None:
         self._before = {name: getattr(state, name) for name in self._settings}
@@ -44,13 +44,13 @@ class _Switch:
 class no_grad(_Switch):  # noqa: N801 (PyTorch's name)
     """Record nothing inside: ``with tg.no_grad(): …``, or as a decorator."""
 
-    _settings = {"recording": False}
+    _settings: ClassVar[dict[str, Any]] = {"recording": False}
 
 
 class enable_grad(_Switch):  # noqa: N801 (PyTorch's name)
     """Record again, inside a ``no_grad``."""
 
-    _settings = {"recording": True}
+    _settings: ClassVar[dict[str, Any]] = {"recording": True}
 
 
 class detect_anomaly(_Switch):  # noqa: N801 (PyTorch's name)
@@ -63,7 +63,7 @@ class detect_anomaly(_Switch):  # noqa: N801 (PyTorch's name)
         AnomalyError: from the backward pass.
     """
 
-    _settings = {"anomaly": True, "sources": True}
+    _settings: ClassVar[dict[str, Any]] = {"anomaly": True, "sources": True}
 
 
 def _tuple(inputs: Any, operation: str) -> tuple[Any, ...]:
@@ -179,7 +179,7 @@ def jvp(fn: Callable[..., Any], inputs: Any, tangents: Any) -> tuple[Tensor, Ten
     if len(points) != len(directions):
         raise ArgumentError(f"jvp: {len(points)} inputs need as many tangents, got {len(directions)}")
     fresh, out, outer = _traced(fn, points)
-    seeds = {}
+    seeds: dict[Any, Any] = {}
     again = outer
     for position, (x, direction) in enumerate(zip(fresh, directions, strict=True)):
         u = direction if isinstance(direction, Tensor) else as_tensor(as_array(direction, "jvp"))

@@ -100,7 +100,7 @@ class Backward:
         _refuse_stale(fresh)
         if self.wanted is not None:
             for node in fresh:
-                closure = node.primitive.__class__ is Opaque and node.primitive.joint_pullback is None  # type: ignore[union-attr]
+                closure = node.primitive.__class__ is Opaque and node.primitive.joint_pullback is None
                 if closure or node in self.wanted or any(operand in self.useful for operand in node.operands if isinstance(operand, Node)):
                     self.useful.add(node)
         tangled = bool(self.schedule and fresh and fresh[0].order < self.schedule[-1].order)
@@ -154,7 +154,7 @@ class Backward:
                 continue
             operands = node.operands
             if len(operands) == 1:
-                values = (operands[0].value,)
+                values = [operands[0].value]
             else:
                 values = [operand if operand.__class__ is ndarray else operand.value for operand in operands]
             maps = primitive.rule(node.value, *values, **node.statics) if node.statics else primitive.rule(node.value, *values)
@@ -340,7 +340,7 @@ def forward_walk(seeds: dict[Node, Any], outputs: Sequence[Node], *, lift: Lift,
 
 
 def _is_closure(node: Node) -> bool:
-    return node.primitive.__class__ is Opaque and node.primitive.joint_pullback is None  # type: ignore[union-attr]
+    return node.primitive.__class__ is Opaque and node.primitive.joint_pullback is None
 
 
 def _run_hooks(node: Node, cotangent: Any) -> Any:

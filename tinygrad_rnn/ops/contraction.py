@@ -152,9 +152,9 @@ def _order(terms: list[str], result: str, lengths: dict[str, int], optimize: Any
     if len(terms) <= 2 or optimize is False:
         return [tuple(range(len(terms)))]
     letters = {index: chr(ord("a") + i) if i < 26 else chr(ord("A") + i - 26) for i, index in enumerate(lengths)}
-    spell = lambda term: "".join(letters[index] for index in term)  # noqa: E731
     shapes = [np.broadcast_to(np.float64(0.0), tuple(lengths[index] for index in dict.fromkeys(term))) for term in terms]
-    plan = ",".join(spell(dict.fromkeys(term)) for term in terms) + "->" + spell(result)
+    unique = ["".join(letters[index] for index in dict.fromkeys(term)) for term in terms]
+    plan = ",".join(unique) + "->" + "".join(letters[index] for index in result)
     return [tuple(step) for step in np.einsum_path(plan, *shapes, optimize=optimize)[0][1:]]
 
 

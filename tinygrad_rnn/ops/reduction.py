@@ -161,7 +161,7 @@ def _peak(x: Any, *, axis: Shape, sign: float) -> Any:
 
     Summed it gives max (or min). As a convention (PyTorch's ``amax``) the local Jacobian shares the gradient evenly among ties.
     """
-    extreme, first = _extreme(x, axis, sign)
+    _, first = _extreme(x, axis, sign)
     return np.where(first, x, np.zeros((), x.dtype))
 
 

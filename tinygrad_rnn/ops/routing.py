@@ -263,7 +263,7 @@ def index_label(key: Any) -> str:
             return f"{'' if part.start is None else part.start}:{'' if part.stop is None else part.stop}{step}"
         if part is Ellipsis:
             return "…"
-        return "mask" if getattr(part, "dtype", None) == bool else "array" if getattr(part, "ndim", 0) else str(part)
+        return "mask" if getattr(part, "dtype", None) == np.bool_ else "array" if getattr(part, "ndim", 0) else str(part)
 
     # Braces would be read as a label's own placeholders; an index has none.
     return "[" + ", ".join(text(part) for part in (key if isinstance(key, tuple) else (key,))) + "]"
@@ -331,14 +331,14 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
 
 def tile(A: Any, reps: int | Sequence[int]) -> Any:  # noqa: N803 (NumPy's name)
     """The whole array repeated ``reps`` times along each axis."""
-    A = as_operand(A)
+    array = as_operand(A)
     counts = (int(reps),) if isinstance(reps, (int, np.integer)) else tuple(int(n) for n in reps)
-    ndim = max(A.ndim, len(counts))
+    ndim = max(array.ndim, len(counts))
     counts = (1,) * (ndim - len(counts)) + counts
-    shape = (1,) * (ndim - A.ndim) + tuple(A.shape)
+    shape = (1,) * (ndim - array.ndim) + tuple(array.shape)
     split_axes = tuple(n for pair in zip((1,) * ndim, shape, strict=True) for n in pair)
     repeated = tuple(n for pair in zip(counts, shape, strict=True) for n in pair)
-    tiled = broadcast_to(_reshape(A, shape=split_axes), repeated)
+    tiled = broadcast_to(_reshape(array, shape=split_axes), repeated)
     return _reshape(tiled, shape=tuple(c * n for c, n in zip(counts, shape, strict=True)))
 
 
@@ -377,7 +377,7 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     for position, part in enumerate(parts):
         if part.ndim != first.ndim or any(n != m for i, (n, m) in enumerate(zip(part.shape, first.shape, strict=True)) if i != axis):
             raise ShapeError(
-                f"concatenate: operand {position} has shape {part.shape}; expected that of operand 0, {first.shape}, except along axis {axis}"
+                f"concatenate: operand {position} has shape {part.shape}; expected that of operand 0, {first.shape}, up to axis {axis}"
             )
     return _concatenate(*parts, axis=axis)
 
@@ -450,7 +450,7 @@ class Parts(list[Any]):
     def __add__(self, other: Any) -> Parts:
         return Parts(b if a is None else a if b is None else a + b for a, b in zip(self, other, strict=True))
 
-    __iadd__ = __add__  # type: ignore[assignment]
+    __iadd__ = __add__
 
 
 def _place_part(x: Any, *, index: int, count: int) -> Parts:
