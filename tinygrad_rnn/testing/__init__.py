@@ -1,0 +1,12 @@
+"""Tools to check derivatives: of your own functions, and of your own primitives.
+
+``gradcheck`` and ``gradgradcheck`` need nothing but NumPy; ``strategies`` draws examples with Hypothesis and is the only room that
+imports it.
+"""
+
+from __future__ import annotations
+
+from . import laws
+from .checks import GradcheckError, gradcheck, gradgradcheck
+
+__all__ = ["GradcheckError", "gradcheck", "gradgradcheck", "laws"]
