@@ -10,6 +10,9 @@ scale ⊙ (1 − tanh²)
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from . import errors, functional, ops
 from .functional import cross_entropy, log_softmax, mse, reciprocal, softmax
 from .graph import scope
@@ -75,12 +78,24 @@ from .ops import (
 )
 from .ops import absolute as abs
 from .tensor import Tensor, tensor
+from .trace import Trace, trace
 from .transforms import checkpoint, detect_anomaly, enable_grad, grad, hessian, jacobian, jvp, no_grad, record_sources, vjp
 
 __version__ = "0.1.0"
 
+_LATER = ("flow", "nn", "render", "testing")
+
+
+def __getattr__(name: str) -> Any:
+    """Rooms that not everyone enters are loaded when they are first named: ``tg.testing`` needs hypothesis, ``tg.render`` graphviz."""
+    if name in _LATER:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "Tensor",
+    "Trace",
     "abs",
     "absolute",
     "add",
@@ -153,6 +168,7 @@ __all__ = [
     "tanh",
     "tensor",
     "tile",
+    "trace",
     "transpose",
     "tril",
     "triu",

@@ -45,13 +45,18 @@ state = State()
 
 
 class Scope:
-    """A named stretch of the recording; time and layer are inherited by the scopes inside."""
+    """A named stretch of the recording. ``time`` and ``group`` are inherited by the scopes inside.
 
-    __slots__ = ("name", "parent", "time")
+    ``group`` is the scope of the layer's call that landmarks recorded inside belong to; ``owner`` is the module that was called.
+    """
 
-    def __init__(self, name: str | None, parent: Scope | None, time: int | None) -> None:
+    __slots__ = ("group", "name", "owner", "parent", "time")
+
+    def __init__(self, name: str | None, parent: Scope | None, time: int | None, owner: Any, group: Scope | None) -> None:
         self.name = name
         self.parent = parent
+        self.owner = owner
+        self.group: Scope | None = parent.group if group is None and parent is not None else group
         self.time: int | None = parent.time if time is None and parent is not None else time
 
     @property
@@ -72,15 +77,17 @@ class scope:  # noqa: N801 (used like a function)
     Scopes nest; each backward step tells the path ("encoder/lstm") and the innermost time.
     """
 
-    __slots__ = ("entered", "name", "previous", "time")
+    __slots__ = ("entered", "group", "name", "owner", "previous", "time")
 
-    def __init__(self, name: str | None = None, *, time: int | None = None) -> None:
+    def __init__(self, name: str | None = None, *, time: int | None = None, owner: Any = None, group: Scope | None = None) -> None:
         self.name = name
         self.time = time
+        self.owner = owner
+        self.group = group
 
     def __enter__(self) -> Scope:
         self.previous = state.scope
-        state.scope = self.entered = Scope(self.name, self.previous, self.time)
+        state.scope = self.entered = Scope(self.name, self.previous, self.time, self.owner, self.group)
         return self.entered
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, overload
 
 from .errors import ArgumentError
@@ -55,6 +56,10 @@ class Primitive:
             if apply is not None:
                 return apply(self, operands, statics)
         return self.forward(*operands, **statics)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """As a class attribute a primitive is a method, as a function would be."""
+        return self if instance is None else MethodType(self, instance)
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"

@@ -13,6 +13,14 @@ from .linear_maps import Kind, LinearMap, Scatter
 _SUBSCRIPTS = str.maketrans("0123456789-", "₀₁₂₃₄₅₆₇₈₉₋")
 
 
+def subscripted(name: str, time: int | None) -> str:
+    """The name with its time: h and 3 give h₃; the subscript goes inside closing parentheses, tanh(c₃)."""
+    if time is None:
+        return name
+    inner = name.rstrip(")")
+    return inner + str(time).translate(_SUBSCRIPTS) + name[len(inner) :]
+
+
 class NodeInfo:
     """What a reader or a picture needs to know of a node; it holds no arrays.
 
@@ -55,7 +63,7 @@ class NodeInfo:
 
     def _symbol(self, value: Any) -> str:
         if self.name is not None:
-            return self.name if self.time is None else self.name + str(self.time).translate(_SUBSCRIPTS)
+            return subscripted(self.name, self.time)
         if self.op == "constant":
             return f"{value.item():.6g}" if value.size == 1 else "const"
         return self.op
@@ -206,6 +214,12 @@ class BackwardStep:
         """Keep the two norms and forget map and arrays."""
         self._norms = self.norms
         self.map = self.cotangent = self._contribution = None
+
+    def freeze(self) -> None:
+        """Make the arrays read-only, so that what was seen stays as it was."""
+        for array in (self.cotangent, self._contribution):
+            if array.__class__ is np.ndarray:
+                array.flags.writeable = False
 
     def __repr__(self) -> str:
         when = "" if self.time is None else f" t={self.time}"

@@ -391,7 +391,15 @@ class Tensor:
     def __setitem__(self, key: Any, part: Any) -> None:
         raise UnsupportedError("setitem: Tensors are not written to. Use tg.where(mask, new, old), or tg.concatenate of the parts")
 
-    # -- methods that only forward to the function of the same name ------------------------------------------------------------
+    # -- methods that are the functions of the same name, with this Tensor as the first argument -----------------------------------
+
+    sum, mean, var, std, prod = ops.sum, ops.mean, ops.var, ops.std, ops.prod
+    max, min, norm, logsumexp, cumsum = ops.max, ops.min, ops.norm, ops.logsumexp, ops.cumsum
+    abs, square, sqrt, exp, log = ops.absolute, ops.square, ops.sqrt, ops.exp, ops.log
+    sin, cos, tanh, sigmoid, relu = ops.sin, ops.cos, ops.tanh, ops.sigmoid, ops.relu
+    dot, clip, take, tril, triu = ops.dot, ops.clip, ops.take, ops.tril, ops.triu
+    ravel, flatten, squeeze, expand_dims, swapaxes = ops.ravel, ops.ravel, ops.squeeze, ops.expand_dims, ops.swapaxes
+    broadcast_to, diagonal, repeat, flip, roll, split = ops.broadcast_to, ops.diagonal, ops.repeat, ops.flip, ops.roll, ops.split
 
     def reshape(self, *shape: Any) -> Tensor:
         """See :func:`tinygrad_rnn.reshape`; lengths may be given one by one."""
@@ -411,57 +419,6 @@ class Tensor:
             cast: Tensor = apply(ops.astype, (self,), {"dtype": wanted})
             return cast
         return Tensor(self._value.astype(wanted))
-
-
-def _method(function: Callable[..., Any]) -> Callable[..., Any]:
-    def method(self: Tensor, *arguments: Any, **options: Any) -> Any:
-        return function(self, *arguments, **options)
-
-    method.__name__ = method.__qualname__ = getattr(function, "__name__", "method")
-    method.__doc__ = function.__doc__
-    return method
-
-
-METHODS = [
-    "sum",
-    "mean",
-    "var",
-    "std",
-    "prod",
-    "max",
-    "min",
-    "logsumexp",
-    "norm",
-    "cumsum",
-    "ravel",
-    "swapaxes",
-    "squeeze",
-    "expand_dims",
-    "broadcast_to",
-    "take",
-    "diagonal",
-    "repeat",
-    "flip",
-    "roll",
-    "clip",
-    "dot",
-    "exp",
-    "log",
-    "tanh",
-    "sigmoid",
-    "relu",
-    "sqrt",
-    "square",
-    "sin",
-    "cos",
-    "tril",
-    "triu",
-    "split",
-]
-for _name in METHODS:
-    setattr(Tensor, _name, _method(getattr(ops, _name)))
-Tensor.abs = _method(ops.absolute)  # type: ignore[attr-defined]
-Tensor.flatten = _method(ops.ravel)  # type: ignore[attr-defined]
 
 
 class HookHandle:

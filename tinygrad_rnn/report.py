@@ -1,0 +1,115 @@
+"""Tables and JSON: how results are printed, shown in a notebook, and written down."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings. ``str(table)`` lays it out for a terminal; a notebook shows it as HTML."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+    def __rich__(self) -> Any:
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(title=Text(self.title, style="bold"), caption=Text(self.caption) if self.caption else None, box=box.SIMPLE_HEAD)
+        for position, column in enumerate(self.columns):
+            table.add_column(Text(column), justify="left" if position == 0 else "right", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=200, color_system=None)
+        with console.capture() as captured:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        caption = f"<caption>{html.escape(self.title)}. {html.escape(self.caption)}</caption>"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+class Result:
+    """Base of the frozen dataclasses that the instruments return: printed as a table, written as JSON."""
+
+    def table(self) -> Table:
+        """The result as rows of text."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, arrays as nested lists, in types that JSON knows."""
+        assert is_dataclass(self)
+        return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+
+    def to_json(self) -> str:
+        """The same as JSON text; infinities are strings and NaN is null, since JSON has neither."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """A value in types that JSON knows."""
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for a table cell: short, with an exponent only where it is needed."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.{digits}g}"
+
+
+def power_of_ten(log10: float | None) -> str:
+    """10 to this power, written out, also where the number itself is too small or large for a float."""
+    if log10 is None or math.isnan(log10):
+        return "–"
+    if math.isinf(log10):
+        return "0" if log10 < 0 else "inf"
+    if -3 <= log10 < 4:
+        return number(10.0**log10)
+    exponent = math.floor(log10)
+    mantissa = 10.0 ** (log10 - exponent)
+    if f"{mantissa:.2f}" == "10.00":
+        mantissa, exponent = 1.0, exponent + 1
+    return f"{mantissa:.2f}e{exponent:+03d}"
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", caption: str = "") -> Table:
+    """A table of anything that has a text."""
+    return Table(title, tuple(columns), tuple(tuple(str(cell) for cell in row) for row in rows), caption)
