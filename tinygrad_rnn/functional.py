@@ -21,8 +21,11 @@ def softmax(x: Any, axis: int = -1) -> Any:
 
 
 def log_softmax(x: Any, axis: int = -1) -> Any:
-    """x − ln Σ exp(x) along an axis."""
-    return x - ops.logsumexp(x, axis, keepdims=True)
+    """x − ln Σ exp(x) along an axis; the entries are shifted first, so small results keep their digits beside large entries."""
+    x = ops.routing.as_operand(x)
+    axes = ops.routing.normalize_axes("log_softmax", axis, x.ndim)
+    shifted = x - ops.reduction.largest_finite(x, axes)
+    return shifted - ops.log(ops.sum(ops.exp(shifted), axes, keepdims=True))
 
 
 def cross_entropy(logits: Any, targets: Any) -> Any:

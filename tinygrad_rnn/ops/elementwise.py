@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import ShapeError
 from ..linear_maps import LinearMap, Mask, Scale
 from ..primitive import primitive
+from .arithmetic import multiply
 from .routing import as_operand, broadcast_to, shape_of
 
 
@@ -154,8 +155,8 @@ def _(out: Any, x: Any) -> tuple[LinearMap, ...]:
 
 
 def _share(larger: Any, smaller: Any) -> Any:
-    """1 where ``larger`` is the larger one, ½ at a tie, 0 elsewhere; a plain array also when given Tensors."""
-    return 0.5 * ((larger > smaller).astype(larger.dtype) + (larger >= smaller).astype(larger.dtype))
+    """1 where ``larger`` is the larger one (or one is NaN), ½ at a tie, 0 elsewhere; a plain array also when given Tensors."""
+    return 1.0 - 0.5 * ((larger < smaller).astype(larger.dtype) + (larger <= smaller).astype(larger.dtype))
 
 
 @primitive(elementwise=True)
@@ -205,9 +206,18 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     """
     condition = np.array(getattr(condition, "value", condition), dtype=bool)  # a copy: a caller may change theirs later
     condition.setflags(write=False)
-    shape = np.broadcast_shapes(condition.shape, shape_of(x), shape_of(y))
-    if shape not in (shape_of(x), shape_of(y)):
-        x = broadcast_to(x, shape)
+    shapes = condition.shape, shape_of(x), shape_of(y)
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ShapeError(
+            "where: condition {}, x {} and y {} do not broadcast; counted from the right, lengths must be equal or 1".format(*shapes)
+        ) from None
+    if shape not in shapes[1:]:
+        if isinstance(x, (bool, int, float)):  # stays a number, which takes the precision of the other
+            y = broadcast_to(y, shape)
+        else:
+            x = broadcast_to(x, shape)
     return select(x, y, condition=condition)
 
 
@@ -225,9 +235,10 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
 
 
 def xlogy(x: Any, y: Any) -> Any:
-    """x · ln y, with 0 · ln 0 = 0 and both of its slopes 0 there."""
-    nothing = (x == 0) & (y == 0)
-    return x * log(where(nothing, 1.0, y))
+    """x · ln y, with 0 · ln y = 0 wherever ln y is not finite (y ≤ 0, y = ∞), and both of its slopes 0 there."""
+    x, y = (part if isinstance(part, (bool, int, float)) else as_operand(part) for part in (x, y))
+    nothing = (x == 0) & ((y <= 0) | (y == np.inf))
+    return multiply(x, log(where(nothing, 1.0, y)))
 
 
 def tril(m: Any, k: int = 0) -> Any:

@@ -116,7 +116,7 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, *, keepdims: bool = False) 
     if power == -math.inf:
         return min(absolute(x), axes, keepdims=keepdims)
     if power == 0:
-        return sum((x != 0).astype(x.dtype), axes, keepdims=keepdims)
+        return sum(np.sign(absolute(x)), axes, keepdims=keepdims)
     if power == 1:
         return sum(absolute(x), axes, keepdims=keepdims)
     if power < 0:
@@ -207,10 +207,15 @@ def logsumexp(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
     """ln Σ exp a over the axes, shifted by the largest entry so that nothing overflows; −inf for an empty axis."""
     a = as_operand(a)
     axes = normalize_axes("logsumexp", axis, a.ndim)
-    largest = np.max(getattr(a, "value", a), axis=axes, keepdims=True, initial=-np.inf)
-    shift = np.where(np.isfinite(largest), largest, a.dtype.type(0))
+    shift = largest_finite(a, axes)
     total = log(sum(exp(a - shift), axes, keepdims=True)) + shift
     return total if keepdims else reshape(total, tuple(n for i, n in enumerate(a.shape) if i not in axes))
+
+
+def largest_finite(x: Any, axes: Shape) -> Any:
+    """The largest entry over the axes as a plain array, 0 where it is not finite: what a log-sum-exp is shifted by."""
+    largest = np.max(getattr(x, "value", x), axis=axes, keepdims=True, initial=-np.inf)
+    return np.where(np.isfinite(largest), largest, largest.dtype.type(0))
 
 
 @primitive(name="cumsum")
