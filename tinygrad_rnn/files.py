@@ -28,3 +28,26 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path
         os.unlink(temporary)
         raise
     return target
+
+
+def write_together(folder: str | os.PathLike[str], files: dict[str, bytes]) -> list[Path]:
+    """Write several files into a folder, which is made if it is missing: all of them, or none.
+
+    Raises:
+        OSError: if the folder or a file cannot be written; what was there before stays.
+    """
+    place = Path(folder)
+    missing = [path for path in (place, *place.parents) if not path.exists()]
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".part-") as scratch:
+            for name, content in files.items():
+                write_atomically(Path(scratch) / name, content)
+            for name in files:
+                os.replace(Path(scratch) / name, place / name)
+    except BaseException:
+        for path in missing:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise
+    return [place / name for name in files]

@@ -23,20 +23,28 @@ class Table:
 
     def __rich__(self) -> Any:
         from rich import box
+        from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(title=Text(self.title, style="bold"), caption=Text(self.caption) if self.caption else None, box=box.SIMPLE_HEAD)
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
         for position, column in enumerate(self.columns):
             table.add_column(Text(column), justify="left" if position == 0 else "right", no_wrap=True)
         for row in self.rows:
             table.add_row(*(Text(cell) for cell in row))
-        return table
+        parts: list[Any] = [Text(self.title, style="bold")] if self.title else []
+        parts += [table] if self.rows else []
+        return Group(*parts, *([Text(self.caption, style="italic")] if self.caption else []))
+
+    @property
+    def width(self) -> int:
+        """How many columns of a terminal it needs."""
+        return max(map(len, str(self).splitlines()), default=0)
 
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=200, color_system=None)
+        console = Console(width=1000, color_system=None)
         with console.capture() as captured:
             console.print(self)
         return "\n".join(line.rstrip() for line in captured.get().splitlines())

@@ -151,7 +151,7 @@ class BackwardStep:
     def contribution(self) -> Any:
         """This edge's share of the operand's cotangent, ``map.pullback(cotangent)`` unless altered; None if not kept."""
         if self._contribution is None and self.map is not None:
-            # A part scattered into zeros is not kept: the parts of T steps would need T² numbers.
+            # Not kept where it is larger than the cotangent: see settle().
             return self.map.pullback(self.cotangent)
         return self._contribution
 
@@ -215,8 +215,14 @@ class BackwardStep:
         self._norms = self.norms
         self.map = self.cotangent = self._contribution = None
 
-    def freeze(self) -> None:
-        """Make the arrays read-only, so that what was seen stays as it was."""
+    def settle(self) -> None:
+        """Keep what a reader may want later: arrays read-only; a contribution larger than its cotangent only as its norm.
+
+        That is a weight's share at one step, which is computed again when it is asked for: T of them would need T times the weights.
+        """
+        if self._contribution is not None and not self.altered and np.size(self._contribution) > np.size(self.cotangent):
+            self._norms = self.norms
+            self._contribution = None
         for array in (self.cotangent, self._contribution):
             if array.__class__ is np.ndarray:
                 array.flags.writeable = False

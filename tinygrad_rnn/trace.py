@@ -135,7 +135,7 @@ class Trace:
         if self.keep == "norms":
             step.drop_arrays()
         else:
-            step.freeze()
+            step.settle()
         self.steps.append(step)
 
     def _visit(self, node: Node, cotangent: Any, infos: Infos) -> None:

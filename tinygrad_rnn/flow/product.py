@@ -1,0 +1,167 @@
+"""The vanishing product: how the state cotangent shrinks or grows from step to step on its way back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..report import Result, Table, aligned, number, power_of_ten
+from ..steps import BackwardStep
+from ..trace import States, Trace
+from .logs import log10
+
+LOG10_2 = math.log10(2.0)
+
+
+@dataclass(frozen=True)
+class VanishingProduct(Result):
+    """Where the gradient of one recurrence goes, step by step backward from the last one that has any.
+
+    All arrays have one entry per lag k = 0 … K, where lag 0 is step T; entry 0 of what belongs to a step between two states is NaN.
+
+    Attributes:
+        layer: the recurrence's path.
+        lag, time: k, and the step T − k.
+        norm: ‖δ_{T−k}‖, the state cotangent's Frobenius norm over the batch (in units of the loss per unit of state).
+        gain: ‖δ_{T−k}‖ / ‖δ_{T−k+1}‖.
+        log10_product: log₁₀ of the running product of the gains; the ratio ‖δ_{T−k}‖ / ‖δ_T‖ is 10 to this.
+        saturation, weight: for an RNN the two factors of each gain, ‖D δ‖/‖δ‖ with D = diag φ′ and ‖W_hhᵀ D δ‖/‖D δ‖; their
+            product is the gain if the loss reads no step but the last. NaN elsewhere (in an LSTM or GRU the gain does not split so).
+        log10_bound: log₁₀ (σ_max(W_hh) · max φ′)ᵏ, which the ratio cannot exceed (Pascanu, Mikolov & Bengio 2013); NaN but for an RNN.
+        spectral_radius, largest_singular_value: ρ(W_hh), which decides the limit of Wᵏ, and σ_max(W_hh), which bounds each single
+            step; NaN but for an RNN whose arrays were kept.
+        rate: the mean log₁₀ gain per step.
+        half_life: steps in which the norm halves at this rate; inf if it does not shrink.
+        verdict: "vanishing", "preserved" or "exploding", with the rate.
+    """
+
+    layer: str
+    lag: Any
+    time: Any
+    norm: Any
+    gain: Any
+    log10_product: Any
+    saturation: Any
+    weight: Any
+    log10_bound: Any
+    spectral_radius: float
+    largest_singular_value: float
+    rate: float
+    half_life: float
+    verdict: str
+
+    def table(self) -> Table:
+        """Selected lags, with the parts where the gain splits."""
+        splits = not np.isnan(self.saturation).all()
+        columns = ["lag", "step", "‖δ‖/‖δ_T‖", "gain", "log₁₀ ∏"] + (["saturation", "weight", "bound"] if splits else [])
+        rows = []
+        for k in selected_lags(len(self.lag) - 1):
+            row = [str(k), str(self.time[k]), power_of_ten(self.log10_product[k]), number(self.gain[k]), f"{self.log10_product[k]:.2f}"]
+            if splits:
+                row += [number(self.saturation[k]), number(self.weight[k]), power_of_ten(self.log10_bound[k])]
+            rows.append(row)
+        return aligned(columns, rows, f"{self.layer}: {self.verdict}")
+
+
+def selected_lags(last: int) -> list[int]:
+    """A few lags from 0 to the last, at steps of 1, 2 and 5 per decade."""
+    chosen = {0, last}
+    for power in range(len(str(max(last, 1)))):
+        chosen.update(step * 10**power for step in (1, 2, 5))
+    return sorted(k for k in chosen if k <= last)
+
+
+def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
+    """The gains of the state cotangent δ_t = ∂L/∂s_t, s = h or [h; c], and their product.
+
+    If the loss reads only the last state, δ_t = J_{t+1}ᵀ … J_Tᵀ δ_T with the step Jacobians J_t = ∂s_t/∂s_{t−1}.
+
+    Args:
+        trace: from ``tg.trace``; keep="norms" is enough for all but the spectral quantities.
+        layer: the recurrence's path or module; None if there is only one.
+
+    Raises:
+        ArgumentError: if no such recurrence was traced, or no gradient reached any of its steps.
+
+    Source:
+        Pascanu, Mikolov & Bengio 2013 (the bound); Hochreiter 1991, Bengio, Simard & Frasconi 1994 (the effect).
+
+    Example:
+        >>> import numpy as np, tinygrad_rnn as tg
+        >>> from tinygrad_rnn import flow, nn
+        >>> outputs, _ = nn.RNN(2, 16, init=0.5, rng=0)(np.zeros((30, 1, 2)))
+        >>> result = flow.vanishing_product(tg.trace(outputs[-1].sum()))
+        >>> result.verdict.split(":")[0], bool(np.allclose(result.gain[1:], (result.saturation * result.weight)[1:]))
+        ('vanishing', True)
+    """
+    states = trace.states(layer)
+    norms = {at.time: at.norm for at in states}
+    last = max((time for time, norm in norms.items() if norm > 0), default=None)
+    if last is None:
+        raise ArgumentError(f"vanishing_product: no gradient reached any step of {states.path!r}; trace a loss that depends on its output")
+    time = np.array([t for t in reversed(states.times) if t <= last])
+    norm = np.array([norms[t] for t in time])
+    logs = log10(norm)
+    with np.errstate(invalid="ignore"):
+        gain = np.concatenate([[np.nan], 10.0 ** np.diff(logs)])
+        product = logs - logs[0]
+    saturation, weight, matrix = _rnn_parts(trace, states, time)
+    lag = last - time
+    radius = largest = math.nan
+    if matrix is not None:
+        radius = float(np.max(np.abs(np.linalg.eigvals(matrix)), initial=0.0))
+        largest = float(np.linalg.norm(matrix, 2))
+    reach = int(np.max(lag[np.isfinite(product)]))
+    rate = float(product[np.isfinite(product)][-1] / reach) if reach else 0.0
+    return VanishingProduct(
+        layer=states.path,
+        lag=lag,
+        time=time,
+        norm=norm,
+        gain=gain,
+        log10_product=product,
+        saturation=saturation,
+        weight=weight,
+        log10_bound=lag * log10(largest) if matrix is not None else np.full(len(lag), np.nan),
+        spectral_radius=radius,
+        largest_singular_value=largest,
+        rate=rate,
+        half_life=-LOG10_2 / rate if rate < 0 else math.inf,
+        verdict=verdict(rate),
+    )
+
+
+def verdict(rate: float) -> str:
+    """The rate in words: within 1 % per step a gradient counts as preserved."""
+    word = "vanishing" if rate < -0.00434 else "exploding" if rate > 0.00434 else "preserved"
+    return f"{word}: a factor of {10.0**rate:.3g} per step"
+
+
+def _rnn_parts(trace: Trace, states: States, time: Any) -> tuple[Any, Any, Any]:
+    """Saturation part, weight part and W_hh, where one diagonal and one matrix make up a step, and NaN where they do not.
+
+    An RNN is recognised by its edges: out of h_t leads one ``scale`` edge, and into h_{t−1} one ``matmul`` edge of the same step.
+    """
+    leaving: dict[int, list[BackwardStep]] = {}
+    arriving: dict[int, list[BackwardStep]] = {}
+    for step in trace.steps:
+        leaving.setdefault(step.node.order, []).append(step)
+        arriving.setdefault(step.operand.order, []).append(step)
+    saturation, weight = np.full(len(time), np.nan), np.full(len(time), np.nan)
+    matrix = None
+    for k in range(1, len(time)):
+        here, past = states[int(time[k - 1])], states[int(time[k])]
+        if here.cell is not None or here.hidden is None or past.hidden is None:
+            break
+        out = leaving.get(here.hidden.node.order, [])
+        into = [step for step in arriving.get(past.hidden.node.order, []) if step.time == here.time]
+        if len(out) != 1 or out[0].kind != "scale" or len(into) != 1 or into[0].kind != "matmul":
+            break
+        saturation[k], weight[k] = out[0].gain, into[0].gain
+        if into[0].map is not None:
+            matrix = np.asarray(into[0].map.matrix)  # type: ignore[attr-defined]
+    return saturation, weight, matrix
