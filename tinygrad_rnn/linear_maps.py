@@ -19,6 +19,7 @@ operands; they name the transposed Jacobian Jᵀ as it acts on the cotangent wri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -118,8 +119,8 @@ class MatMul(LinearMap):
         if self.side == "right":
             return cotangent @ matrix.swapaxes(-1, -2)
         if self.flat:
-            rows = matrix.reshape(-1, matrix.shape[-1])
-            return rows.T @ cotangent.reshape(rows.shape[0], cotangent.shape[-1])
+            rows = math.prod(matrix.shape[:-1])
+            return matrix.reshape(rows, matrix.shape[-1]).T @ cotangent.reshape(rows, cotangent.shape[-1])
         return matrix.swapaxes(-1, -2) @ cotangent
 
     def pushforward(self, tangent: Any) -> Any:

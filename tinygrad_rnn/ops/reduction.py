@@ -57,7 +57,7 @@ def sum(a: Any, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False)
     """Sum over the axes (all by default); 0 for an empty axis."""
     a = as_operand(a)
     if dtype is not None:
-        a = astype(a, dtype=np.dtype(dtype))
+        a = a.astype(dtype)
     return _sum(a, axis=normalize_axes("sum", axis, a.ndim), keepdims=bool(keepdims))
 
 
@@ -69,8 +69,9 @@ def mean(a: Any, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False
     """Arithmetic mean over the axes (all by default); NaN for an empty axis."""
     a = as_operand(a)
     axes = normalize_axes("mean", axis, a.ndim)
-    total = sum(a, axes, dtype, keepdims=keepdims)
-    return divide(total, _count(a.shape, axes))
+    half = dtype is None and a.dtype == np.float16  # added up in float32, as in NumPy: 65504 is soon reached
+    total = divide(sum(a, axes, np.float32 if half else dtype, keepdims=keepdims), _count(a.shape, axes))
+    return astype(total, dtype=np.float16) if half else total
 
 
 def var(a: Any, axis: Axis = None, dtype: Any = None, *, ddof: float = 0, keepdims: bool = False, correction: float | None = None) -> Any:
@@ -106,11 +107,11 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, *, keepdims: bool = False) 
     axes = normalize_axes("norm", axis, x.ndim)
     if isinstance(ord, str) and ord != "fro":
         raise ArgumentError(f"norm: ord {ord!r} is not supported; expected None, 'fro', a positive number or ±inf")
+    if len(axes) > 1 and ord not in (None, "fro"):
+        raise ArgumentError(
+            f"norm: ord {ord} over the {len(axes)} axes {axes} would be a matrix norm, which needs singular values; name one axis, or ravel first"
+        )
     power = 2.0 if ord is None or ord == "fro" else float(ord)
-    if axis is None and ord not in (None, "fro") and x.ndim > 1:
-        x, axes = ravel(x), (0,)
-        if keepdims:
-            raise ArgumentError("norm: keepdims with ord and without axis has no shape; name the axes")
     if power == math.inf:
         return max(absolute(x), axes, keepdims=keepdims)
     if power == -math.inf:
@@ -138,14 +139,14 @@ def prod(a: Any, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False
     """Product over the axes, halved again and again, so gradients are right also where entries are 0; 1 for an empty axis."""
     a = as_operand(a)
     if dtype is not None:
-        a = astype(a, dtype=np.dtype(dtype))
+        a = a.astype(dtype)
     axes = normalize_axes("prod", axis, a.ndim)
     kept = tuple(i for i in range(a.ndim) if i not in axes)
     shape = a.shape
     count = _count(shape, axes)
     entries = reshape(transpose(a, axes + kept), (count, *(shape[i] for i in kept)))
     if count == 0:
-        entries = np.ones((1, *entries.shape[1:]), a.dtype)
+        entries = _sum(entries, axis=(0,), keepdims=True) + 1
     while (length := entries.shape[0]) > 1:
         half = length // 2
         product = multiply(getitem(entries, slice(None, half)), getitem(entries, slice(half, 2 * half)))
@@ -234,7 +235,9 @@ def _suffix_sum(x: Any, *, axis: int) -> Any:
     return flip(_cumsum(flip(x, axis), axis=axis), axis)
 
 
-def cumsum(a: Any, axis: int | None = None) -> Any:
+def cumsum(a: Any, axis: int | None = None, dtype: Any = None) -> Any:
     """Running sum along an axis (of the flattened operand for None)."""
     a = ravel(a) if axis is None else as_operand(a)
+    if dtype is not None:
+        a = a.astype(dtype)
     return _cumsum(a, axis=0 if axis is None else normalize_axis("cumsum", axis, a.ndim))

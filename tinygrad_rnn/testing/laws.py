@@ -13,7 +13,7 @@ from ..linear_maps import KINDS, LinearMap
 from ..primitive import Primitive
 from ..tensor import Tensor, as_tensor, tensor
 from ..transforms import grad, jvp, no_grad
-from .checks import GradcheckError, gradcheck, gradgradcheck
+from .checks import GradcheckError, basis_of, gradcheck, gradgradcheck
 
 Operands = tuple[Any, ...]
 Statics = dict[str, Any]
@@ -35,7 +35,7 @@ def check(primitive: Primitive, operands: Operands, statics: Statics, *, holomor
         >>> from tinygrad_rnn.testing import laws
         >>> laws.check(PRIMITIVES["tanh"], (np.array([0.5, -1.0]),), {}, holomorphic=True)
     """
-    for law in (fitting, labels, adjoint, kinds, agreement, purity, precision):
+    for law in LOCAL:
         law(primitive, operands, statics)
     if holomorphic:
         complex_step(primitive, operands, statics)
@@ -59,7 +59,7 @@ def local_maps(primitive: Primitive, operands: Operands, statics: Statics) -> tu
 
 def by_pullback(linear_map: LinearMap, out: Any, operand: Any) -> Any:
     """J, of shape (output entries, operand entries), row by row from ``pullback``."""
-    rows = [_flat(linear_map.pullback(basis), operand) for basis in np.eye(out.size, dtype=out.dtype).reshape(-1, *out.shape)]
+    rows = [_flat(linear_map.pullback(basis), operand) for basis in basis_of(out.shape, out.dtype)]
     return np.array(rows).reshape(out.size, _size(operand))
 
 
@@ -219,7 +219,7 @@ def complex_step(primitive: Primitive, operands: Operands, statics: Statics) -> 
     out, operands, maps = local_maps(primitive, operands, statics)
     for position, (operand, linear_map) in enumerate(zip(operands, maps, strict=True)):
         columns = []
-        for basis in np.eye(operand.size).reshape(-1, *operand.shape):
+        for basis in basis_of(operand.shape):
             varied = [array.astype(complex) for array in operands]
             varied[position] = varied[position] + 1j * _STEP * basis
             columns.append(np.ravel(primitive.forward(*varied, **statics)).imag / _STEP)
@@ -259,3 +259,7 @@ def precision(primitive: Primitive, operands: Operands, statics: Statics) -> Non
         for result in results:
             if result.dtype != np.float32:
                 raise GradcheckError(f"{primitive.name}: expected a {name} of float32 from operands of float32, got {result.dtype}")
+
+
+LOCAL = (fitting, labels, adjoint, kinds, agreement, purity, precision)
+"""The laws that need no oracle and no differences."""
