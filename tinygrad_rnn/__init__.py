@@ -77,6 +77,7 @@ from .ops import (
     xlogy,
 )
 from .ops import absolute as abs
+from .steps import BackwardStep
 from .tensor import Tensor, tensor
 from .trace import Trace, trace
 from .transforms import checkpoint, detect_anomaly, enable_grad, grad, hessian, jacobian, jvp, no_grad, record_sources, vjp
@@ -94,6 +95,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BackwardStep",
     "Tensor",
     "Trace",
     "abs",

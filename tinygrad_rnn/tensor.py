@@ -202,10 +202,10 @@ class Tensor:
         Example:
             >>> import tinygrad_rnn as tg
             >>> x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
-            >>> (x * x).sum().backward(observers=[lambda step: print(step.op, step.label, step.gain)])
-            sum broadcast 1.4142135623730951
-            multiply ⊙ x 1.5811388300841898
-            multiply ⊙ x 1.5811388300841898
+            >>> (x * x).sum().backward(observers=[lambda step: print(step.op, step.label, round(step.gain, 4))])
+            sum broadcast 1.4142
+            multiply ⊙ x 1.5811
+            multiply ⊙ x 1.5811
             >>> x.grad.value
             array([2., 4.])
         """
@@ -565,6 +565,9 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
             recorded.append(node)
         else:
             recorded.append(value if operand._name is None else Constant(value, operand._name))
+    if len(values) > 1 and any(value.dtype != values[0].dtype for value in values):
+        dtype = np.result_type(*values)
+        return apply(primitive, tuple(_operand(operand, primitive.name).astype(dtype) for operand in operands), statics)
     out = state.quiet.run(primitive.forward, *values, **(statics or {}))
     return _result(primitive, recorded, statics, out, tracked)
 

@@ -322,8 +322,8 @@ def trace(loss: Tensor, keep: Keep = "arrays", *, cotangent: Any = None) -> Trac
         >>> from tinygrad_rnn import nn
         >>> outputs, state = nn.LSTM(2, 3, rng=0)(np.ones((4, 1, 2)))
         >>> ledger = tg.trace(outputs[-1].sum())
-        >>> ledger.filter(time=4, gate="forget", kind="scale")[0].label
-        '⊙ f₄'
+        >>> [step.label for step in ledger.filter(time=4, gate="forget", op="multiply")]
+        ['⊙ c₃', '⊙ f₄']
         >>> len(ledger.states("lstm")), ledger.states("lstm")[2].cell.cotangent.shape
         (4, (1, 3))
     """

@@ -199,8 +199,8 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
     Example:
         >>> import tinygrad_rnn as tg
-        >>> x = tg.tensor([-1.0, 2.0], requires_grad=True)
-        >>> tg.where(x > 0, x * x, 0.0).sum().backward()
+        >>> x = tg.tensor([1.0, 2.0], requires_grad=True)
+        >>> tg.where(x > 1, x * x, 0.0).sum().backward()
         >>> x.grad.value
         array([0., 4.])
     """
