@@ -26,7 +26,8 @@ def differences(fn: Callable[..., Any], arrays: list[Any], operand: int, *, rtol
         rtol: the relative precision that is enough; smaller steps are not tried.
 
     Returns:
-        Two arrays of shape (output entries, operand entries). Where nothing finite was found the error is infinite.
+        Two arrays of shape (output entries, operand entries). The error is infinite where the estimate decides nothing: it is not
+        good to a percent, nor (for a derivative of 0) far below the function's own size.
     """
     point = arrays[operand]
 
@@ -48,15 +49,18 @@ def differences(fn: Callable[..., Any], arrays: list[Any], operand: int, *, rtol
 def _column(moved: Callable[[float], tuple[Any, float]], size: float, rtol: float) -> tuple[Any, Any]:
     """One column of the Jacobian: extrapolate until every entry is precise enough, or the steps are used up."""
     step = _FIRST_STEP * max(size, 1.0)
-    best = error = None
+    best: Any = None
+    error: Any = None
+    scale = 0.0
     coarser: list[Any] = []
     with np.errstate(all="ignore"):
         for _ in range(_LEVELS):
             (above, right), (below, left) = moved(step), moved(-step)
             row = [(above - below) / (right - left)]
             largest = np.maximum(np.abs(above), np.abs(below))
-            rounding = _ROUNDING * float(np.max(largest, initial=0.0, where=np.isfinite(largest))) / step
-            if best is None or error is None:
+            height = float(np.max(largest, initial=0.0, where=np.isfinite(largest)))
+            scale, rounding = max(scale, height), _ROUNDING * height / step
+            if best is None:
                 best, error = row[0], np.full(row[0].shape, np.inf)
             for order, before in enumerate(coarser):
                 gain = _RATIO ** (2 * order + 2)
@@ -65,8 +69,8 @@ def _column(moved: Callable[[float], tuple[Any, float]], size: float, rtol: floa
                 better = doubt < error
                 best, error = np.where(better, finer, best), np.where(better, doubt, error)
                 row.append(finer)
-            if np.all(error <= np.maximum(0.01 * rtol * np.abs(best), rounding)):
+            if np.all(error <= np.maximum(0.01 * rtol * np.abs(best), 2.0 * rounding)):
                 break
             coarser = row
             step /= _RATIO
-    return best, error
+        return best, np.where(error <= np.maximum(0.01 * np.abs(best), 1e-10 * scale), error, np.inf)
