@@ -20,8 +20,8 @@ import tinygrad_rnn as tg
 
 def main() -> None:
     x = tg.tensor([[1.0, -2.0]], requires_grad=True, name="x")
-    W = tg.tensor([[0.5, -1.0], [0.8, -0.3]], requires_grad=True, name="W")
-    y = np.tanh(x @ W).sum()
+    weight = tg.tensor([[0.5, -1.0], [0.8, -0.3]], requires_grad=True, name="W")
+    y = np.tanh(x @ weight).sum()
 
     steps: list[tg.BackwardStep] = []
     y.backward(observers=[steps.append])
@@ -29,7 +29,7 @@ def main() -> None:
         print(f"{step.kind:7} {step.label:18} gain {step.gain:.3f}")
 
     # The chain rule by hand: (1 − tanh²) Wᵀ.
-    by_hand = (1.0 - np.tanh(x.value @ W.value) ** 2) @ W.value.T
+    by_hand = (1.0 - np.tanh(x.value @ weight.value) ** 2) @ weight.value.T
     print(f"\nThe same cotangents, multiplied by hand: dx = {by_hand[0].round(4)}, the engine says {x.grad.value[0].round(4)}")
 
 

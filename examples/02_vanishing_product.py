@@ -1,8 +1,8 @@
 """Why does an RNN forget?
 
-Because each step back multiplies the gradient by two things: the slope of tanh, ⊙ (1 − h²), and the weights, · W_hhᵀ. Here are both parts for an
-RNN that reads 40 random vectors. Its weights are orthogonal, so they alone would preserve the gradient for ever; the saturation of its units is
-enough to lose it.
+Because each step back multiplies the gradient by two things: the slope of tanh, ⊙ (1 − h²), and the weights, · W_hhᵀ. Here are both
+parts for an RNN that reads 40 random vectors. Its weights are orthogonal, so they alone would preserve the gradient for ever; the
+saturation of its units is enough to lose it.
 
 Expected output:
 

@@ -1,8 +1,8 @@
 """What is the LSTM's highway?
 
-The way from c_t to c_{t−1} on which no matrix and no tanh stands. It is found in the graph by the kinds of its edges, and it multiplies by the
-forget gate only. With a forget bias of 1 the gate is about 0.73 and the direct gradient still vanishes; with 6 it is about 0.9975, and most of
-it arrives after 99 steps. The total also flows through h_{t−1} into the gates. The RNN has no such way.
+The way from c_t to c_{t−1} on which no matrix and no tanh stands. It is found in the graph by the kinds of its edges, and it
+multiplies by the forget gate only. With a forget bias of 1 the gate is about 0.73 and the direct gradient still vanishes; with 6 it is
+about 0.9975, and most of it arrives after 99 steps. The total also flows through h_{t−1} into the gates. The RNN has no such way.
 
 Expected output:
 

@@ -78,7 +78,7 @@ from .ops import (
 )
 from .ops import absolute as abs
 from .steps import BackwardStep
-from .tensor import Tensor, tensor
+from .tensor import Tensor, landmark, tensor
 from .trace import Trace, trace
 from .transforms import checkpoint, detect_anomaly, enable_grad, grad, hessian, jacobian, jvp, no_grad, record_sources, vjp
 
@@ -124,6 +124,7 @@ __all__ = [
     "hessian",
     "jacobian",
     "jvp",
+    "landmark",
     "log",
     "log1p",
     "log_softmax",

@@ -14,8 +14,9 @@ import numpy as np
 
 from . import ops
 from .errors import ArgumentError, DtypeError, GraphError, ShapeError, UnsupportedError
-from .graph import Constant, Leaf, Node, state
+from .graph import Constant, Leaf, Mark, Node, state
 from .primitive import Opaque, Primitive
+from .steps import subscripted
 from .walk import Backward, Observer
 
 _WEAK = (bool, int, float)
@@ -640,3 +641,37 @@ def identity_node(x: Any) -> Tensor:
 def is_number(x: Any) -> bool:
     """Whether x is a Python or NumPy real number."""
     return isinstance(x, (numbers.Real, np.number, np.bool_))
+
+
+def landmark(value: Tensor, name: str, role: str | None = None, *, gate: str | None = None) -> Tensor:
+    """Tell labels, pictures and instruments what a computed value is; for cells of your own.
+
+    Args:
+        value: what was just computed; returned, so that the call can stand inside a formula.
+        name: its symbol, without the time ("h"): inside ``scope(time=3)`` it is shown as h₃. A name that it has already stays.
+        role: "hidden" or "cell" for a state that goes on to the next step, "gate" for a gate, None otherwise.
+        gate: the gate's name, such as "forget".
+
+    Raises:
+        ArgumentError: for another role.
+
+    Example:
+        >>> import numpy as np, tinygrad_rnn as tg
+        >>> h, w = tg.tensor([0.1], requires_grad=True), tg.tensor([[0.5]], requires_grad=True, name="W")
+        >>> for t in (1, 2):
+        ...     with tg.scope("mine", time=t):
+        ...         h = tg.landmark(np.sin(h @ w), "h", "hidden")
+        >>> [step.label for step in tg.trace(h).filter(kind="scale")], len(tg.trace(h).states("mine"))
+        (['⊙ cos matmul', '⊙ cos matmul'], 2)
+    """
+    if role not in (None, "hidden", "cell", "gate"):
+        raise ArgumentError(f"landmark: role must be 'hidden', 'cell', 'gate' or None, got {role!r}")
+    at = state.scope
+    time = None if at is None else at.time
+    node = value._node
+    if node is None:
+        return value if value._name is not None else _make(value._value, None, subscripted(name, time))
+    if node.name is None:
+        node.name = name
+        node.mark = Mark(role, gate=gate, time=time, group=None if at is None else at.group)
+    return value

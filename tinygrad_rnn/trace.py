@@ -118,6 +118,7 @@ class Trace:
         self.gradients: dict[NodeInfo, Any] = {}
         self._groups: dict[Scope | None, dict[int, StateAt]] = {}
         self._carried: dict[NodeInfo, Any] = {}
+        self._arriving = 0.0
         start = seed(loss, cotangent, "trace")
         start = (start[0], getattr(start[1], "value", start[1]))
         self.root = Infos().of(start[0])
@@ -129,34 +130,40 @@ class Trace:
 
     def _observe(self, step: BackwardStep) -> None:
         target = step.operand
-        if target.role in ("hidden", "cell") and step.node.time != target.time:
+        if target.role in _STATES and not _inside(step.node.place, target.place):
             held = self._carried.get(target)
             self._carried[target] = step.contribution if held is None else held + step.contribution
         if self.keep == "norms":
+            step.measure(self._arriving)
             step.drop_arrays()
         else:
             step.settle()
         self.steps.append(step)
 
     def _visit(self, node: Node, cotangent: Any, infos: Infos) -> None:
-        if node.mark is None or node.mark.role is None or node.mark.time is None:
-            return
-        info = infos.of(node)
-        carried = self._carried.pop(info, None)
         kept = self.keep == "arrays"
+        marked = node.mark is not None and node.mark.role is not None and node.mark.time is not None
+        if marked or not kept:
+            self._arriving = norm_of(cotangent)
+        if marked:
+            self._land(infos.of(node), node.value, cotangent, kept)
+
+    def _land(self, info: NodeInfo, value: Any, cotangent: Any, kept: bool) -> None:
+        carried = self._carried.pop(info, None)
         landmark = Landmark(
             info,
-            value=_frozen(node.value) if kept else None,
+            value=_frozen(value) if kept else None,
             cotangent=_frozen(cotangent) if kept else None,
-            norm=norm_of(cotangent),
+            norm=self._arriving,
             carried=_frozen(carried) if kept and carried is not None else None,
             carried_norm=0.0 if carried is None else norm_of(carried),
         )
-        at = self._groups.setdefault(node.mark.group, {}).setdefault(node.mark.time, StateAt(node.mark.time))
-        if node.mark.role == "gate":
-            at.gates[node.mark.gate or info.symbol] = landmark
+        assert info.time is not None
+        at = self._groups.setdefault(info.group, {}).setdefault(info.time, StateAt(info.time))
+        if info.role == "gate":
+            at.gates[info.gate or info.symbol] = landmark
         else:
-            setattr(at, node.mark.role, landmark)
+            setattr(at, str(info.role), landmark)
 
     # -- reading ------------------------------------------------------------------------------------------------------------
 
@@ -295,6 +302,16 @@ class Trace:
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
+
+
+_STATES = ("hidden", "cell")
+
+
+def _inside(place: Scope | None, step: Scope | None) -> bool:
+    """Whether something was recorded in this very step of a recurrence, and not in another one or outside."""
+    while place is not None and place is not step:
+        place = place.parent
+    return place is not None
 
 
 def _frozen(array: Any) -> Any:

@@ -26,10 +26,9 @@ import numpy as np
 
 from .. import ops
 from ..errors import ArgumentError, ShapeError
-from ..graph import Mark, scope
+from ..graph import scope
 from ..graph import state as recording
-from ..steps import subscripted
-from ..tensor import Tensor, tensor
+from ..tensor import Tensor, landmark, tensor
 from .init import Initializer, generator, initializer
 from .module import Module, Parameter
 
@@ -92,49 +91,37 @@ class Weights(NamedTuple):
     bias_hn: Any = None
 
 
-def _named(value: Tensor, symbol: str, role: str | None = None, *, gate: str | None = None) -> Tensor:
-    """Leave a landmark on the node of a value: its symbol, its role, and the step that is open."""
-    at = recording.scope
-    time = None if at is None else at.time
-    if value.node is None:
-        if value.name is None:
-            value = value.detach()
-            value.name = subscripted(symbol, time)
-    elif value.node.name is None and value.node.scope is at:  # recorded by this step; what a caller passed in stays as it is
-        value.node.name = symbol
-        value.node.mark = Mark(role, gate=gate, time=time, group=None if at is None else at.group)
-    return value
-
-
 def _open(pre: Any, gates: tuple[Gate, ...], position: int) -> Tensor:
     """The gate at this position: its block of the pre-activations, through its activation."""
     gate = gates[position]
-    return _named(gate.activation(_block(pre, gates, position)), gate.symbol, "gate", gate=gate.name)
+    return landmark(gate.activation(_block(pre, gates, position)), gate.symbol, "gate", gate=gate.name)
 
 
 def _block(pre: Any, gates: tuple[Gate, ...], position: int) -> Tensor:
     gate = gates[position]
     size = pre.shape[-1] // len(gates)
-    return _named(pre[..., position * size : (position + 1) * size], f"a_{gate.symbol}", gate=gate.name)
+    return landmark(pre[..., position * size : (position + 1) * size], f"a_{gate.symbol}", gate=gate.name)
 
 
 def _affine(x: Any, weights: Weights) -> Tensor:
-    fed: Tensor = _named(x, "x") @ weights.ih
+    if x.node is None or x.node.scope is recording.scope:  # what the caller computed keeps the caller's name
+        x = landmark(x, "x")
+    fed: Tensor = x @ weights.ih
     return fed if weights.bias is None else fed + weights.bias
 
 
 def rnn_step(x: Any, past: RNNState, weights: Weights, *, activation: Callable[[Any], Any] = ops.tanh) -> RNNState:
     """h' = φ(x W_ihᵀ + h W_hhᵀ + b)."""
-    pre = _named(_affine(x, weights) + past.hidden @ weights.hh, "a")
-    return RNNState(_named(activation(pre), "h", "hidden"))
+    pre = landmark(_affine(x, weights) + past.hidden @ weights.hh, "a")
+    return RNNState(landmark(activation(pre), "h", "hidden"))
 
 
 def lstm_step(x: Any, past: LSTMState, weights: Weights) -> LSTMState:
     """c' = f ⊙ c + i ⊙ g, h' = o ⊙ tanh(c')."""
-    pre = _named(_affine(x, weights) + past.hidden @ weights.hh, "a")  # (B, 4H)
+    pre = landmark(_affine(x, weights) + past.hidden @ weights.hh, "a")  # (B, 4H)
     i, f, g, o = (_open(pre, LSTM_GATES, position) for position in range(4))  # each (B, H)
-    cell = _named(f * past.cell + i * g, "c", "cell")
-    hidden = _named(o * _named(ops.tanh(cell), "tanh(c)"), "h", "hidden")
+    cell = landmark(f * past.cell + i * g, "c", "cell")
+    hidden = landmark(o * landmark(ops.tanh(cell), "tanh(c)"), "h", "hidden")
     return LSTMState(hidden, cell)
 
 
@@ -148,15 +135,15 @@ def gru_step(x: Any, past: GRUState, weights: Weights, *, reset: str = "after") 
         pre = fed + recurrent
         r, z = _open(pre, GRU_GATES, 0), _open(pre, GRU_GATES, 1)
         recalled = _block(recurrent, GRU_GATES, 2)
-        recalled = recalled if weights.bias_hn is None else _named(recalled + weights.bias_hn, "a_hn", gate="candidate")
+        recalled = recalled if weights.bias_hn is None else landmark(recalled + weights.bias_hn, "a_hn", gate="candidate")
         n = ops.tanh(fed_n + r * recalled)
     else:
         pre = fed[..., : 2 * size] + past.hidden @ weights.hh[:, : 2 * size]
         r, z = _open(pre, GRU_GATES[:2], 0), _open(pre, GRU_GATES[:2], 1)
         n = ops.tanh(fed_n + (r * past.hidden) @ weights.hh[:, 2 * size :])
-    n = _named(n, "n", "gate", gate="candidate")
-    fresh = _named(1.0 - z, "(1−z)", gate="update")
-    return GRUState(_named(fresh * n + z * past.hidden, "h", "hidden"))
+    n = landmark(n, "n", "gate", gate="candidate")
+    fresh = landmark(1.0 - z, "(1−z)", gate="update")
+    return GRUState(landmark(fresh * n + z * past.hidden, "h", "hidden"))
 
 
 class Recurrence(NamedTuple):
