@@ -116,7 +116,7 @@ class Trace:
         self.keep: Keep = keep
         self.steps: list[BackwardStep] = []
         self.gradients: dict[NodeInfo, Any] = {}
-        self._groups: dict[Scope | None, dict[int, StateAt]] = {}
+        self._groups: dict[Scope | str, dict[int, StateAt]] = {}  # by a layer's call, or by path where no layer was called
         self._carried: dict[NodeInfo, Any] = {}
         self._arriving = 0.0
         start = seed(loss, cotangent, "trace")
@@ -159,7 +159,7 @@ class Trace:
             carried_norm=0.0 if carried is None else norm_of(carried),
         )
         assert info.time is not None
-        at = self._groups.setdefault(info.group, {}).setdefault(info.time, StateAt(info.time))
+        at = self._groups.setdefault(info.group or info.scope, {}).setdefault(info.time, StateAt(info.time))
         if info.role == "gate":
             at.gates[info.gate or info.symbol] = landmark
         else:
@@ -175,13 +175,13 @@ class Trace:
         """
         return tuple(self._named_groups())
 
-    def _named_groups(self) -> dict[str, tuple[Scope | None, dict[int, StateAt]]]:
+    def _named_groups(self) -> dict[str, tuple[Scope | str, dict[int, StateAt]]]:
         def first(steps: dict[int, StateAt]) -> int:
             return min(part.node.order for at in steps.values() for part in (*at.parts, *at.gates.values()))
 
-        named: dict[str, tuple[Scope | None, dict[int, StateAt]]] = {}
+        named: dict[str, tuple[Scope | str, dict[int, StateAt]]] = {}
         for group, steps in sorted(self._groups.items(), key=lambda item: first(item[1])):
-            path = group.path if group is not None and group.path else "recurrence"
+            path = (group if isinstance(group, str) else group.path) or "recurrence"
             count = sum(name == path or name.startswith(f"{path}#") for name in named)
             named[path if not count else f"{path}#{count + 1}"] = (group, steps)
         return named
@@ -199,7 +199,7 @@ class Trace:
         if layer is None or isinstance(layer, str):
             fitting = [n for n in named if layer is None or n == layer] or [n for n in named if n.endswith(f"/{layer}")]
         else:
-            fitting = [n for n, (group, _) in named.items() if group is not None and group.owner is layer]
+            fitting = [n for n, (group, _) in named.items() if isinstance(group, Scope) and group.owner is layer]
         if len(fitting) != 1:
             what = "there is no recurrence" if not named else f"{'several fit' if fitting else 'none fits'} {layer!r}"
             raise ArgumentError(f"states: {what} in this trace. Expected one of {list(named) or 'nothing: no layer left landmarks'}")
