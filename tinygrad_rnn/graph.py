@@ -11,6 +11,7 @@ import contextvars
 import itertools
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -47,28 +48,36 @@ state = State()
 class Scope:
     """A named stretch of the recording. ``time`` and ``group`` are inherited by the scopes inside.
 
-    ``group`` is the scope of the layer's call that landmarks recorded inside belong to; ``owner`` is the module that was called.
+    ``group`` is the scope of the layer's call that landmarks recorded inside belong to; ``owner`` is the module that was called,
+    None when it is gone: a scope keeps no module alive.
     """
 
-    __slots__ = ("group", "name", "owner", "parent", "time")
+    __slots__ = ("_owner", "_path", "group", "name", "parent", "time")
 
     def __init__(self, name: str | None, parent: Scope | None, time: int | None, owner: Any, group: Scope | None) -> None:
         self.name = name
         self.parent = parent
-        self.owner = owner
         self.group: Scope | None = parent.group if group is None and parent is not None else group
         self.time: int | None = parent.time if time is None and parent is not None else time
+        self._owner = None if owner is None else weakref.ref(owner)
+        self._path: str | None = None
+
+    @property
+    def owner(self) -> Any:
+        return None if self._owner is None else self._owner()
 
     @property
     def path(self) -> str:
         """The names from the outermost scope to this one, joined by "/"."""
-        names = []
-        at: Scope | None = self
-        while at is not None:
-            if at.name is not None:
-                names.append(at.name)
-            at = at.parent
-        return "/".join(reversed(names))
+        if self._path is None:
+            names = []
+            at: Scope | None = self
+            while at is not None:
+                if at.name is not None:
+                    names.append(at.name)
+                at = at.parent
+            self._path = "/".join(reversed(names))
+        return self._path
 
 
 class scope:  # noqa: N801 (used like a function)

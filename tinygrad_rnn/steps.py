@@ -35,38 +35,51 @@ class NodeInfo:
         operands: the same for each operand, filled in for a node whose backward step was seen.
     """
 
-    __slots__ = ("dtype", "gate", "group", "name", "op", "operands", "order", "role", "scope", "shape", "source", "symbol", "time")
+    __slots__ = ("_symbol", "dtype", "gate", "group", "name", "op", "operands", "order", "place", "role", "shape", "source", "time")
 
-    def __init__(self, node: Any, symbol: str | None = None) -> None:
-        value = node if node.__class__ is np.ndarray else node.value
-        self.name: str | None = getattr(node, "name", None)
+    def __init__(self, node: Node) -> None:
+        value, place, mark = node.value, node.scope, node.mark
+        self.order = node.order
+        self.op = "leaf" if node.primitive is None else node.primitive.name
+        self.name: str | None = node.name
         self.shape: tuple[int, ...] = getattr(value, "shape", ())
         self.dtype = getattr(value, "dtype", None)
-        self.order, self.op, self.scope = 0, "constant", ""
-        self.time: int | None = None
+        self.source: str | None = node.source
+        self.operands: tuple[NodeInfo, ...] = ()
+        self.place: Scope | None = place
+        self.time: int | None = None if place is None else place.time
         self.role: str | None = None
         self.gate: str | None = None
         self.group: Scope | None = None
-        self.source: str | None = None
-        self.operands: tuple[NodeInfo, ...] = ()
-        if isinstance(node, Node):
-            self.order = node.order
-            self.op = "leaf" if node.primitive is None else node.primitive.name
-            self.source = node.source
-            if node.scope is not None:
-                self.scope, self.time = node.scope.path, node.scope.time
-            if (mark := node.mark) is not None:
-                self.role, self.gate, self.group = mark.role, mark.gate, mark.group
-                if mark.time is not None:
-                    self.time = mark.time
-        self.symbol = symbol or self._symbol(value)
+        if mark is not None:
+            self.role, self.gate, self.group = mark.role, mark.gate, mark.group
+            if mark.time is not None:
+                self.time = mark.time
+        self._symbol = _rearranged(node) if node.name is None and self.op in _REARRANGING else None
 
-    def _symbol(self, value: Any) -> str:
-        if self.name is not None:
-            return subscripted(self.name, self.time)
-        if self.op == "constant":
-            return f"{value.item():.6g}" if value.size == 1 else "const"
-        return self.op
+    @classmethod
+    def of_constant(cls, constant: Any) -> NodeInfo:
+        """The info of an operand without gradient: an array, or a :class:`~tinygrad_rnn.graph.Constant` with a name."""
+        info: NodeInfo = cls.__new__(cls)
+        value = constant if constant.__class__ is np.ndarray else constant.value
+        info.order, info.op, info.name = 0, "constant", getattr(constant, "name", None)
+        info.shape, info.dtype = value.shape, value.dtype
+        info.operands = ()
+        info.source = info.place = info.time = info.role = info.gate = info.group = None
+        info._symbol = info.name or (f"{value.item():.6g}" if value.size == 1 else "const")
+        return info
+
+    @property
+    def scope(self) -> str:
+        """The names of the scopes in which the node was recorded, joined by "/"."""
+        return "" if self.place is None else self.place.path
+
+    @property
+    def symbol(self) -> str:
+        """How labels and pictures call the node."""
+        if self._symbol is None:
+            self._symbol = self.op if self.name is None else subscripted(self.name, self.time)
+        return self._symbol
 
     def __repr__(self) -> str:
         return f"<{self.symbol} {self.shape} #{self.order}>"
@@ -81,44 +94,49 @@ class Infos:
     def of(self, node: Any) -> NodeInfo:
         """The info of a node or constant. A nameless rearrangement is called after what it rearranges (W_hhᵀ)."""
         if not isinstance(node, Node):
-            return NodeInfo(node)
+            return NodeInfo.of_constant(node)
         known = self._known.get(node.order)
         if known is None:
-            known = self._known[node.order] = NodeInfo(node, _rearranged(node))
+            known = self._known[node.order] = NodeInfo(node)
         return known
 
     def opened(self, node: Node) -> NodeInfo:
         """The info of a node with its operands'."""
         info = self.of(node)
         if not info.operands:
-            info.operands = tuple(self.of(operand) for operand in node.operands)
+            info.operands = tuple([self.of(operand) for operand in node.operands])
         return info
 
 
-def _rearranged(node: Any) -> str | None:
+_REARRANGING = frozenset(("transpose", "reshape", "broadcast_to", "astype", "identity"))
+
+
+def _rearranged(node: Node) -> str:
     turned = False
-    inner = node
-    while isinstance(inner, Node) and inner.name is None and inner.primitive is not None and len(inner.operands) == 1:
-        op = inner.primitive.name
-        if op not in ("transpose", "reshape", "broadcast_to", "astype", "identity"):
-            break
-        turned ^= op == "transpose"
+    inner: Any = node
+    while isinstance(inner, Node) and inner.name is None and inner.primitive is not None and inner.primitive.name in _REARRANGING:
+        turned ^= inner.primitive.name == "transpose"
         inner = inner.operands[0]
-    return None if inner is node else NodeInfo(inner).symbol + ("ᵀ" if turned else "")
+    return (NodeInfo(inner) if isinstance(inner, Node) else NodeInfo.of_constant(inner)).symbol + ("ᵀ" if turned else "")
+
+
+_BLOCK = 8192  # BLAS gives a dot product of more than 10,000 entries to several threads, which costs many times what it saves
 
 
 def norm_of(array: Any) -> float:
     """√Σx², also where the squares would overflow or underflow: 1e-300 is a norm, not 0."""
-    flat = np.asarray(getattr(array, "value", array)).ravel()
-    total = float(np.dot(flat, flat))
+    flat = (array if array.__class__ is np.ndarray else np.asarray(getattr(array, "value", array))).ravel()
+    if flat.size <= _BLOCK:
+        total = float(np.dot(flat, flat))
+    else:
+        total = math.fsum(float(np.dot(part, part)) for part in np.split(flat, range(_BLOCK, flat.size, _BLOCK)))
     if 1e-30 < total < 1e30 or (flat.dtype == np.float64 and 1e-200 < total < 1e200):
         return math.sqrt(total)
     flat = flat.astype(np.float64)
     largest = float(np.max(np.abs(flat), initial=0.0))
     if largest == 0.0 or not math.isfinite(largest):
         return largest
-    flat /= largest
-    return largest * math.sqrt(float(np.dot(flat, flat)))
+    return largest * norm_of(flat / largest)
 
 
 class BackwardStep:
@@ -197,12 +215,17 @@ class BackwardStep:
     @property
     def norms(self) -> tuple[float, float]:
         """‖cotangent‖ and ‖contribution‖ (Frobenius, over the whole batch)."""
-        if self._norms is None:
+        return self.measure() if self._norms is None else self._norms
+
+    def measure(self, arriving: float | None = None) -> tuple[float, float]:
+        """Compute the norms and keep them; ``arriving`` is the cotangent's, where that is known already."""
+        if arriving is None:
             arriving = norm_of(self.cotangent)
-            # Scattering into zeros changes no norm, unless entries are picked twice.
-            scattered = self._contribution is None and isinstance(self.map, Scatter) and self.map.injective
-            self._norms = (arriving, arriving if scattered else norm_of(self.contribution))
-        return self._norms
+        # Scattering into zeros changes no norm, unless entries are picked twice; nor does passing the cotangent on.
+        scattered = self._contribution is None and isinstance(self.map, Scatter) and self.map.injective
+        same = scattered or self._contribution is self.cotangent
+        self._norms = norms = (arriving, arriving if same else norm_of(self.contribution))
+        return norms
 
     @property
     def gain(self) -> float:
@@ -211,8 +234,9 @@ class BackwardStep:
         return leaving / arriving if arriving else math.nan
 
     def drop_arrays(self) -> None:
-        """Keep the two norms and forget map and arrays."""
-        self._norms = self.norms
+        """Forget map and arrays; the two norms stay."""
+        if self._norms is None:
+            self.measure()
         self.map = self.cotangent = self._contribution = None
 
     def settle(self) -> None:

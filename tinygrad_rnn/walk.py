@@ -199,18 +199,23 @@ class Backward:
 
     def _edges(self, node: Node, cotangent: Any) -> None:
         assert node.primitive is not None
-        shown = self.lift if self.create_graph else attrgetter("value")
-        values = [shown(o) if isinstance(o, Node) else o if o.__class__ is np.ndarray else o.value for o in node.operands]
-        maps = node.primitive.rule(shown(node), *values, **(node.statics or {}))
+        values: list[Any]
+        if self.create_graph:
+            out = self.lift(node)
+            values = [self.lift(o) if isinstance(o, Node) else o if o.__class__ is np.ndarray else o.value for o in node.operands]
+        else:
+            out, values = node.value, [o if o.__class__ is np.ndarray else o.value for o in node.operands]
+        maps = node.primitive.rule(out, *values, **(node.statics or {}))
+        info = self.infos.opened(node) if self.watched else None
+        anomaly, wanted = state.anomaly, self.wanted
         for position, (operand, linear_map) in enumerate(zip(node.operands, maps, strict=True)):
-            if not isinstance(operand, Node) or (self.wanted is not None and operand not in self.useful):
+            if not isinstance(operand, Node) or (wanted is not None and operand not in self.useful):
                 continue
             scatters = linear_map.__class__ is Scatter and not self.create_graph
             contribution = None if scatters else linear_map.pullback(cotangent)
-            if self.watched:
-                step = BackwardStep(self.infos.opened(node), position, linear_map, cotangent, contribution)
-                contribution = self._show(step, contribution)
-            if state.anomaly:
+            if info is not None:
+                contribution = self._show(BackwardStep(info, position, linear_map, cotangent, contribution), contribution)
+            if anomaly:
                 self._check_finite(node, position, linear_map, cotangent, contribution)
             if contribution is None:
                 self._scatter(operand, linear_map, cotangent)
