@@ -23,6 +23,10 @@ class ArgumentError(TinygradError, ValueError):
     """An argument outside its range, or a name that does not exist."""
 
 
+class IndexingError(TinygradError, IndexError):
+    """An index out of range, of the wrong kind, or one more than there are axes."""
+
+
 class UnsupportedError(TinygradError, TypeError):
     """A NumPy function, keyword or in-place write that has no differentiable meaning here."""
 

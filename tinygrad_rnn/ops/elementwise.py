@@ -255,4 +255,4 @@ def _keep(operation: str, m: Any, triangle: Callable[[tuple[int, int]], Any]) ->
     m = as_operand(m)
     if m.ndim < 2:
         raise ShapeError(f"{operation}: expected at least 2 dimensions, got shape {m.shape}")
-    return where(triangle(m.shape[-2:]), m, 0.0)
+    return where(triangle(m.shape[-2:]), m, 0)

@@ -109,7 +109,7 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, *, keepdims: bool = False) 
         raise ArgumentError(f"norm: ord {ord!r} is not supported; expected None, 'fro', a positive number or ±inf")
     if len(axes) > 1 and ord not in (None, "fro"):
         raise ArgumentError(
-            f"norm: ord {ord} over the {len(axes)} axes {axes} would be a matrix norm, which needs singular values; name one axis, or ravel first"
+            f"norm: ord {ord} over the axes {axes} would be a matrix norm, which needs singular values; name one axis, or ravel first"
         )
     power = 2.0 if ord is None or ord == "fro" else float(ord)
     if power == math.inf:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from operator import index as whole
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, IndexingError, ShapeError, TinygradError
 from ..linear_maps import IDENTITY, LinearMap, Route, Scatter
 from ..primitive import primitive
 
@@ -22,9 +23,20 @@ Shape = tuple[int, ...]
 
 def normalize_axis(operation: str, axis: int, ndim: int) -> int:
     """The axis as a number in [0, ndim); an error that names the operation otherwise."""
+    (axis,) = integers(operation, "axis", axis)
     if not -ndim <= axis < ndim:
         raise ShapeError(f"{operation}: axis {axis} does not exist; expected one in [{-ndim}, {ndim}) for {ndim} dimensions")
-    return int(axis) % ndim
+    return axis % ndim
+
+
+def integers(operation: str, what: str, numbers: Any) -> Shape:
+    """One whole number or several, as a tuple of ints; floats are not rounded but refused."""
+    if numbers.__class__ is int:
+        return (numbers,)
+    try:
+        return tuple(whole(n) for n in numbers) if np.ndim(numbers) else (whole(numbers),)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{operation}: expected whole numbers for {what}, got {numbers!r}") from None
 
 
 def normalize_axes(operation: str, axis: int | Sequence[int] | None, ndim: int) -> Shape:
@@ -64,11 +76,11 @@ def _(out: Any, x: Any, *, shape: Shape) -> tuple[LinearMap, ...]:
 def reshape(a: Any, /, shape: int | Sequence[int]) -> Any:
     """The same entries, in C order, under another shape; one length may be −1."""
     a = as_operand(a)
-    wanted = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+    wanted = integers("reshape", "the shape", shape)
     known = math.prod(n for n in wanted if n != -1)
     if wanted.count(-1) == 1 and known and a.size % known == 0:
         wanted = tuple(a.size // known if n == -1 else n for n in wanted)
-    if -1 in wanted or math.prod(wanted) != a.size:
+    if any(n < 0 for n in wanted) or math.prod(wanted) != a.size:
         raise ShapeError(f"reshape: {a.size} entries of shape {a.shape} do not fill {wanted}. Check the lengths, or use one −1")
     return _reshape(a, shape=wanted)
 
@@ -170,9 +182,9 @@ def _(out: Any, x: Any, *, shape: Shape) -> tuple[LinearMap, ...]:
 def broadcast_to(array: Any, shape: int | Sequence[int]) -> Any:
     """Entries repeated along new leading axes and along axes of length 1, up to ``shape``; the adjoint sums over them."""
     array = as_operand(array)
-    wanted = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+    wanted = integers("broadcast_to", "the shape", shape)
     padded = (1,) * (len(wanted) - array.ndim) + array.shape
-    if len(padded) != len(wanted) or any(n not in (1, m) for n, m in zip(padded, wanted, strict=True)):
+    if len(padded) != len(wanted) or any(m < 0 or n not in (1, m) for n, m in zip(padded, wanted, strict=True)):
         raise ShapeError(f"broadcast_to: shape {array.shape} cannot be broadcast to {wanted}; axes must match or have length 1")
     return array if array.shape == wanted else _broadcast_to(array, shape=wanted)
 
@@ -203,7 +215,7 @@ def _freeze_index(key: Any) -> Any:
     if array.size == 0 and isinstance(key, list):
         array = array.astype(np.intp)
     if array.dtype.kind not in "iub":
-        raise ArgumentError(f"index: an index array has dtype {array.dtype}; expected integers or booleans. Use .astype(int)")
+        raise IndexingError(f"index: an index array has dtype {array.dtype}; expected integers or booleans. Use .astype(int)")
     array.setflags(write=False)
     return array
 
@@ -271,21 +283,31 @@ def index_label(key: Any) -> str:
 
 def getitem(x: Any, key: Any) -> Any:
     """``x[key]``: integers, slices, None, …, boolean masks and integer arrays, by NumPy's rules."""
-    if isinstance(key, list):
-        key = np.asarray(key) if key else np.zeros(0, np.intp)
-    return _index(x, key=_freeze_index(key))
+    return _pick("index", as_operand(x), key)
+
+
+def _pick(operation: str, x: Any, key: Any) -> Any:
+    try:
+        return _index(x, key=_freeze_index(key))
+    except TinygradError:
+        raise
+    except (IndexError, TypeError, ValueError) as error:
+        raise IndexingError(f"{operation}: {error}, for an operand of shape {x.shape}") from None
 
 
 def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     """Entries along one axis by integer index (of the flattened operand for None). Repeated indices add up backward."""
     a = ravel(a) if axis is None else as_operand(a)
     axis = 0 if axis is None else normalize_axis("take", axis, a.ndim)
-    return getitem(a, (slice(None),) * axis + (np.asarray(getattr(indices, "value", indices)),))
+    return _pick("take", a, (slice(None),) * axis + (np.asarray(getattr(indices, "value", indices)),))
 
 
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The diagonal over two axes, as the last axis of the result."""
-    a = moveaxis(a, (axis1, axis2), (-2, -1))
+    a = as_operand(a)
+    if a.ndim < 2:
+        raise ShapeError(f"diagonal: expected at least 2 dimensions, got shape {a.shape}")
+    a = moveaxis(a, normalize_axes("diagonal", (axis1, axis2), a.ndim), (-2, -1))
     rows, columns = a.shape[-2:]
     length = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
     steps = np.arange(length)
@@ -323,8 +345,10 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
     """Each entry repeated, one count for all or one each, along an axis (of the flattened operand for None)."""
     a = ravel(a) if axis is None else as_operand(a)
     axis = 0 if axis is None else normalize_axis("repeat", axis, a.ndim)
-    counts = np.asarray(repeats)
-    if counts.ndim and counts.size not in (1, a.shape[axis]):
+    counts = np.asarray(integers("repeat", "repeats", repeats))
+    if counts.min(initial=0) < 0:
+        raise ArgumentError(f"repeat: expected counts of 0 or more, got {repeats}")
+    if counts.size not in (1, a.shape[axis]):
         raise ShapeError(f"repeat: {counts.size} counts for axis {axis} of length {a.shape[axis]}; expected one, or one each")
     return take(a, np.repeat(np.arange(a.shape[axis]), counts), axis)
 
@@ -332,7 +356,9 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
 def tile(A: Any, reps: int | Sequence[int]) -> Any:  # noqa: N803 (NumPy's name)
     """The whole array repeated ``reps`` times along each axis."""
     array = as_operand(A)
-    counts = (int(reps),) if isinstance(reps, (int, np.integer)) else tuple(int(n) for n in reps)
+    counts = integers("tile", "reps", reps)
+    if any(n < 0 for n in counts):
+        raise ArgumentError(f"tile: expected repetitions of 0 or more, got {reps}")
     ndim = max(array.ndim, len(counts))
     counts = (1,) * (ndim - len(counts)) + counts
     shape = (1,) * (ndim - array.ndim) + tuple(array.shape)
@@ -405,7 +431,7 @@ def split(ary: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> 
             raise ShapeError(f"split: an axis of length {length} does not divide into {sections} equal sections")
         places = [length // sections * i for i in range(1, sections)]
     else:
-        places = [int(i) for i in indices_or_sections]
+        places = list(integers("split", "the places", indices_or_sections))
     lead = (slice(None),) * axis
     return [getitem(ary, (*lead, slice(a, b))) for a, b in zip([None, *places], [*places, None], strict=True)]
 
@@ -417,16 +443,25 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
     then add up.
     """
     array = as_operand(array)
-    places = np.arange(array.size).reshape(array.shape)
-    if mode in ("edge", "reflect", "symmetric", "wrap"):
-        return getitem(ravel(array), np.pad(places, pad_width, mode=mode))  # type: ignore[call-overload]
-    if mode != "constant":
+    if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
         raise ArgumentError(f"pad: mode {mode!r} is not differentiable here; expected constant, edge, reflect, symmetric or wrap")
-    widths = np.broadcast_to(np.asarray(pad_width, dtype=int), (array.ndim, 2)).tolist()
+    try:
+        widths = np.broadcast_to(np.array(pad_width, dtype=np.intp), (array.ndim, 2)).tolist()
+    except (TypeError, ValueError):
+        raise ShapeError(
+            f"pad: pad_width {pad_width!r} does not fit shape {array.shape}; expected a number, a pair, or a pair per axis"
+        ) from None
+    if min((n for pair in widths for n in pair), default=0) < 0:
+        raise ArgumentError(f"pad: expected widths of 0 or more, got {pad_width}; cut with an index instead")
+    if mode != "constant":
+        if 0 in array.shape:
+            raise ShapeError(f"pad: shape {array.shape} has no entries to repeat; use mode='constant'")
+        places = np.arange(array.size).reshape(array.shape)
+        return getitem(ravel(array), np.pad(places, widths, mode=mode))  # type: ignore[call-overload]
     shape = tuple(before + n + after for n, (before, after) in zip(array.shape, widths, strict=True))
     key = tuple(slice(before, before + n) for n, (before, _) in zip(array.shape, widths, strict=True))
     placed = _scatter(array, shape=shape, key=key)
-    border = np.pad(np.zeros(array.shape, array.dtype), pad_width, constant_values=constant_values)
+    border = np.pad(np.zeros(array.shape, array.dtype), widths, constant_values=constant_values)
     return placed if not border.any() else placed + border
 
 
