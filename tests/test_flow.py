@@ -67,7 +67,9 @@ def test_the_product_of_an_rnn_is_that_of_its_step_jacobians():
     np.testing.assert_allclose(result.gain[1:], (result.saturation * result.weight)[1:], rtol=1e-12)
 
 
-@pytest.mark.parametrize(("factor", "after_100", "word"), [(0.9, 2.66e-5, "vanishing"), (1.0, 1.0, "preserved"), (1.1, 1.38e4, "exploding")])
+@pytest.mark.parametrize(
+    ("factor", "after_100", "word"), [(0.9, 2.66e-5, "vanishing"), (1.0, 1.0, "preserved"), (1.1, 1.38e4, "exploding")]
+)
 def test_eigenvalues_decide_in_a_linear_recurrence(factor, after_100, word):
     """h_t = λ h_{t−1} keeps λ¹⁰⁰ of its gradient: 2.66e-5, 1 or 1.38e4."""
     network = nn.RNN(1, 4, nonlinearity="relu", bias=False, init=lambda shape, rng: factor * np.eye(*shape), rng=0)
@@ -139,7 +141,7 @@ def test_what_is_not_there_is_named():
     with pytest.raises(errors.ArgumentError, match="no recurrence"):
         flow.vanishing_product(tg.trace(x * 2.0))
     ledger, _ = traced(nn.RNN(INPUT, HIDDEN, rng=0))
-    with pytest.raises(errors.ArgumentError, match="none fits 'lstm'.*rnn"):
+    with pytest.raises(errors.ArgumentError, match=r"none fits 'lstm'.*rnn"):
         flow.vanishing_product(ledger, "lstm")
 
 

@@ -1,0 +1,169 @@
+"""The main job: what ``python -m tinygrad_rnn`` prints, writes and refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinygrad_rnn import cli, tasks
+
+PICTURES = {f"{name}.{kind}" for name in ("rnn", "lstm", "gru") for kind in ("dot", "svg")}
+
+
+def run(*arguments, **environment):
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "tinygrad_rnn", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONIOENCODING": "utf-8", **environment},
+        check=False,
+    )
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """A small text of one's own."""
+    path = tmp_path / "sample.txt"
+    path.write_text(
+        "It is a truth universally acknowledged, that a network in possession of a long memory must be in want of a gate.\n" * 3
+    )
+    return path
+
+
+def test_the_defaults_draw_three_graphs_and_print_one_table(tmp_path):
+    """With no arguments but the folder: six files, a row for lag 99, the bound, the half-lives, and what to look at."""
+    done = run("--out", tmp_path / "new" / "pictures")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = tmp_path / "new" / "pictures"
+    assert {path.name for path in folder.iterdir()} == PICTURES
+    for path in folder.glob("*.svg"):
+        assert path.read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    for expected in ("RNN δ/δ_T", "highway", "ρ(W_hh)", "σ_max", "half-life", "\n99 ", "Look at lstm.svg", str(folder)):
+        assert expected in done.stdout
+
+
+def test_no_dot_on_the_path_is_needed(tmp_path):
+    """An empty PATH draws all the same."""
+    done = run("--out", tmp_path / "out", "--steps", 10, PATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == PICTURES
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
+    """Two processes with different hash seeds print and draw the same."""
+    outputs = []
+    for seed in ("1", "2"):
+        done = run("--steps", 12, "--out", tmp_path / "same", "--json", PYTHONHASHSEED=seed)
+        outputs.append((done.stdout, sorted((p.name, p.read_bytes()) for p in (tmp_path / "same").iterdir())))
+    assert outputs[0] == outputs[1]
+
+
+def test_json_holds_every_lag(tmp_path, sample, capsys):
+    """--json prints one object: settings, text, and for each network product and highway at all lags."""
+    assert (
+        cli.main(["--steps", "20", "--hidden", "8", "--text", str(sample), "--out", str(tmp_path / "out"), "--json", "--format", "dot"])
+        == 0
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert told["settings"]["steps"] == 20 and len(told["text"]) == 20 and told["text"] + told["next"] in sample.read_text()
+    assert list(told["networks"]) == ["RNN", "LSTM", "GRU"]
+    for name, network in told["networks"].items():
+        assert len(network["product"]["gain"]) == 20
+        assert np.isfinite(network["product"]["log10_product"]).all()
+        assert network["highway"]["role"] == {"RNN": None, "LSTM": "cell", "GRU": "hidden"}[name]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"rnn.dot", "lstm.dot", "gru.dot"}
+
+
+def test_the_initialisation_reaches_the_weights(tmp_path, capsys):
+    """--init 0.5 gives an RNN of spectral radius 0.5; orthogonal one whose singular values are 1."""
+    for choice, key, expected in (("0.5", "spectral_radius", 0.5), ("orthogonal", "largest_singular_value", 1.0)):
+        cli.main(["--steps", "5", "--init", choice, "--out", str(tmp_path), "--json", "--format", "dot"])
+        assert json.loads(capsys.readouterr().out)["networks"]["RNN"]["product"][key] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--text", "missing.txt"], "there is no file"),
+        (["--text", "empty.txt"], "is empty"),
+        (["--text", "short.txt"], "too few for 100 steps"),
+        (["--text", "binary.txt"], "not UTF-8 text"),
+        (["--text", "nul.txt"], "NUL"),
+        (["--text", "."], "is a folder"),
+        (["--out", "short.txt"], "is not a folder"),
+        (["--out", "short.txt/below"], "is not a folder"),
+        (["--steps", "-5"], "from 2 to"),
+        (["--steps", "1"], "from 2 to"),
+        (["--steps", "many"], "whole number"),
+        (["--hidden", "0"], "from 1 to"),
+        (["--seed", "-1"], "from 0 to"),
+        (["--init", "magic"], "spectral radius"),
+        (["--init", "-0.5"], "spectral radius"),
+        (["--init", "nan"], "spectral radius"),
+        (["--format", "gif"], "svg"),
+        (["--unknown"], "unrecognized"),
+        (["stray"], "unrecognized"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_nothing_written(arguments, message, tmp_path, monkeypatch, capsys):
+    """What is wrong and what to do, in one line on standard error."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in {"empty.txt": b"", "short.txt": b"too short", "binary.txt": bytes(range(256)), "nul.txt": b"a\0b" * 99}.items():
+        Path(name).write_bytes(content)
+    before = sorted(tmp_path.rglob("*"))
+    try:
+        code = cli.main(arguments)
+    except SystemExit as stopped:
+        code = stopped.code
+    told = capsys.readouterr()
+    assert code == 2 and told.out == ""
+    assert message in told.err and told.err.count("\n") == 1 and told.err.startswith("tinygrad-rnn: error: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_refused(tmp_path, capsys):
+    """An unwritable folder is named before any work is done."""
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    assert cli.main(["--out", str(locked)]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_a_failing_write_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    """If the third file cannot be written, none of them is there, nor the folder made for them."""
+    from tinygrad_rnn import files
+
+    real, calls = files.write_atomically, []
+
+    def full_disk(path, content):
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device", str(path))
+        return real(path, content)
+
+    monkeypatch.setattr(files, "write_atomically", full_disk)
+    assert cli.main(["--steps", "5", "--out", str(tmp_path / "out")]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_an_example(capsys):
+    """--help says what every option does and ends with a command to copy."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert "example: tinygrad-rnn" in told and "--steps" in told
+
+
+def test_the_text_is_real_english_and_the_same_each_time():
+    """pydoc_data.topics holds several hundred thousand characters of it."""
+    text = tasks.english()
+    assert len(text) > 300_000 and " the " in text and text == tasks.english()
