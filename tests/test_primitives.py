@@ -15,7 +15,7 @@ from tinygrad_rnn import ops
 from tinygrad_rnn.primitive import PRIMITIVES
 from tinygrad_rnn.testing import gradcheck, gradgradcheck, laws
 
-FEW = settings(max_examples=max(settings().max_examples // 5, 5))
+FEW = settings(max_examples=max(settings().max_examples // 2, 10))
 """Second derivatives cost more; they are checked on fewer examples."""
 
 every_primitive = pytest.mark.parametrize("name", sorted(CASES))
@@ -148,3 +148,64 @@ def test_composite_precision(name: str, data: st.DataObject) -> None:
     assert out.dtype == np.float32
     for gradient in tg.grad(out, leaves, np.ones(out.shape), allow_unused=True):
         assert gradient.dtype == np.float32
+
+
+# -- conventions --------------------------------------------------------------------------------------------------------------
+
+KINKS: dict[str, tuple[Any, list[float], list[float]]] = {
+    "relu at 0": (tg.relu, [0.0], [0.0]),
+    "abs at 0": (tg.absolute, [0.0], [0.0]),
+    "maximum at a tie": (lambda x: tg.maximum(x, 1.0), [1.0], [0.5]),
+    "minimum at a tie": (lambda x: tg.minimum(x, 1.0), [1.0], [0.5]),
+    "max with ties": (tg.max, [1.0, 2.0, 2.0], [0.0, 0.5, 0.5]),
+    "min with ties": (tg.min, [1.0, 1.0, 1.0, 2.0], [1 / 3, 1 / 3, 1 / 3, 0.0]),
+    "clip at its bounds": (lambda x: tg.clip(x, 0.0, 1.0), [0.0, 1.0, 2.0], [1.0, 1.0, 0.0]),
+    "x⁰ at 0": (lambda x: x**0, [0.0], [0.0]),
+    "x¹ at 0": (lambda x: x**1, [0.0], [1.0]),
+    "x³ at 0 and below": (lambda x: x**3, [0.0, -2.0], [0.0, 12.0]),
+    "0ˣ at 1": (lambda x: 0.0**x, [1.0], [0.0]),
+    "√ at 0": (tg.sqrt, [0.0], [np.inf]),
+    "norm at 0": (tg.norm, [0.0, 0.0], [0.0, 0.0]),
+    "std of equals": (tg.std, [3.0, 3.0], [0.0, 0.0]),
+    "x ln x at 0": (lambda x: tg.xlogy(x, x), [0.0], [0.0]),
+    "prod with a 0": (tg.prod, [2.0, 0.0, 5.0], [0.0, 10.0, 0.0]),
+    "prod with two": (tg.prod, [0.0, 0.0, 5.0], [0.0, 0.0, 0.0]),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_slope_at_a_kink(name: str) -> None:
+    """Where there is no derivative, the slope is the documented one (PyTorch's)."""
+    function, point, expected = KINKS[name]
+    x = tg.tensor(point, requires_grad=True)
+    out = function(x)
+    out.backward(np.ones(out.shape))
+    np.testing.assert_array_equal(x.grad.value, expected)
+    tangent = tg.jvp(function, x, np.ones(x.shape))[1]
+    np.testing.assert_allclose(tangent.value.sum(), np.sum(expected), rtol=1e-15)
+
+
+LAYOUTS = {
+    "Fortran order": np.asfortranarray,
+    "every other entry": lambda x: np.repeat(x[..., None], 2, -1)[..., 0],
+    "reversed strides": lambda x: np.flip(np.flip(x).copy()),
+}
+
+
+@every_primitive
+@pytest.mark.parametrize("layout", LAYOUTS)
+@FEW
+@given(data=st.data())
+def test_memory_layout(name: str, layout: str, data: st.DataObject) -> None:
+    """How an array lies in memory changes neither value nor gradient."""
+    case = CASES[name]
+    operands, statics = data.draw(case.examples)
+    function = call(name, case, statics)
+    results = []
+    for arrange in (np.ascontiguousarray, LAYOUTS[layout]):
+        leaves = tensors(tuple(arrange(x) for x in flat(operands)))
+        out = function(*leaves)
+        cotangent = arrange(np.arange(1.0, out.size + 1.0).reshape(out.shape))
+        results.append([out, *tg.grad(out, leaves, cotangent, allow_unused=True)])
+    for plain, arranged in zip(*results, strict=True):
+        np.testing.assert_allclose(arranged.value, plain.value, rtol=1e-14)

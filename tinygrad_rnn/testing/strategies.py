@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 Shape = tuple[int, ...]
 Domain = Callable[[np.random.Generator, Shape], Any]
@@ -43,9 +42,23 @@ def between(rng: np.random.Generator, shape: Shape) -> Any:
     return spaced(rng, shape, 0.5)
 
 
-def shapes(min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 3) -> st.SearchStrategy[Shape]:
-    """Shapes, a length of 0 among them."""
-    return hnp.array_shapes(min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side)
+LENGTHS = st.sampled_from([2, 3, 1, 2, 3, 1, 2, 3, 0])
+"""Lengths of axes: mostly not 0, since an empty array shows little."""
+
+
+def shapes(min_dims: int = 0, max_dims: int = 3, min_side: int = 0) -> st.SearchStrategy[Shape]:
+    """Shapes with axes of up to 3 entries, now and then of 0 (unless ``min_side`` says otherwise)."""
+    lengths = LENGTHS.filter(lambda n: n >= min_side)
+    return st.integers(min_dims, max_dims).flatmap(lambda ndim: st.tuples(*[lengths] * ndim))
+
+
+@st.composite
+def stretchable(draw: st.DrawFn, count: int) -> tuple[tuple[Shape, ...], Shape]:
+    """Several shapes that broadcast against each other, and what they broadcast to."""
+    common = draw(shapes())
+    drawn = [tuple(1 if draw(st.integers(0, 4)) == 1 else n for n in common[draw(st.integers(0, len(common))) :]) for _ in range(count - 1)]
+    order = draw(st.permutations([common, *drawn]))
+    return tuple(order), common
 
 
 @st.composite
@@ -56,10 +69,9 @@ def arrays(draw: st.DrawFn, shape: Shape | st.SearchStrategy[Shape], domain: Dom
 
 
 @st.composite
-def broadcastable(draw: st.DrawFn, *domains: Domain, min_side: int = 0) -> tuple[Any, ...]:
+def broadcastable(draw: st.DrawFn, *domains: Domain) -> tuple[Any, ...]:
     """One array per domain, of shapes that broadcast against each other."""
-    group = hnp.mutually_broadcastable_shapes(num_shapes=len(domains), max_dims=3, min_side=min_side, max_side=3)
-    drawn = draw(group).input_shapes
+    drawn, _ = draw(stretchable(len(domains)))
     return tuple(draw(arrays(shape, domain)) for shape, domain in zip(drawn, domains, strict=True))
 
 
