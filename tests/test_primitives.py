@@ -186,9 +186,9 @@ def test_slope_at_a_kink(name: str) -> None:
 
 
 LAYOUTS = {
-    "Fortran order": np.asfortranarray,
+    "Fortran order": lambda x: np.array(x, order="F"),
     "every other entry": lambda x: np.repeat(x[..., None], 2, -1)[..., 0],
-    "reversed strides": lambda x: np.flip(np.flip(x).copy()),
+    "reversed strides": lambda x: np.flip(np.flip(x).copy())[...],
 }
 
 
@@ -202,7 +202,7 @@ def test_memory_layout(name: str, layout: str, data: st.DataObject) -> None:
     operands, statics = data.draw(case.examples)
     function = call(name, case, statics)
     results = []
-    for arrange in (np.ascontiguousarray, LAYOUTS[layout]):
+    for arrange in (np.array, LAYOUTS[layout]):
         leaves = tensors(tuple(arrange(x) for x in flat(operands)))
         out = function(*leaves)
         cotangent = arrange(np.arange(1.0, out.size + 1.0).reshape(out.shape))
