@@ -1,0 +1,69 @@
+"""``backward_graph``: the picture of a backward pass."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import ArgumentError
+from ..trace import Trace
+from .build import build
+from .dot import dot_lines
+from .style import THEMES
+
+if TYPE_CHECKING:
+    from .engine import BackwardGraph
+
+
+def backward_graph(
+    trace: Trace,
+    rolled: bool = False,
+    window: tuple[int, int] | None = None,
+    *,
+    ends: int = 2,
+    fold_routes: bool = True,
+    theme: str = "light",
+    max_nodes: int = 400,
+) -> BackwardGraph:
+    """Draw a backward pass: every edge is one multiplication, from the loss on the right to the inputs on the left.
+
+    Time runs from left to right, so the cotangents flow from right to left. Colour and line say what an edge multiplies by, width and
+    depth of colour how much of the cotangent it lets through. The highway, the way from state to state without a matrix, is the bold
+    straight line; an RNN has none. Parameters are drawn once per step that uses them: their gradient is the sum.
+
+    Args:
+        trace: from ``tg.trace(loss)``; ``keep="norms"`` is enough.
+        rolled: draw one step for all, each edge with the range of its gains over time.
+        window: the first and last step to draw; the others are a box on either side.
+        ends: how many steps to draw at either end of a long sequence, whose middle is one box; ignored with ``window``.
+        fold_routes: whether edges that only move entries (indexing, reshaping, broadcasting) are left out.
+        theme: "light" or "dark".
+        max_nodes: refuse to draw more nodes than this.
+
+    Returns:
+        A ``graphviz.Digraph``: a notebook shows it, ``.render(outfile="graph.svg")`` and ``.pipe("png")`` draw it, ``.source`` is the DOT
+        text. The text is the same in every run. ``.model`` is the picture as data.
+
+    Raises:
+        ArgumentError: for a window without steps, ``rolled`` without time, or a graph of too many nodes.
+        RenderError: when it is drawn and there is no program that draws, or the program fails.
+
+    Example:
+        >>> import numpy as np, tinygrad_rnn as tg
+        >>> from tinygrad_rnn import nn, render
+        >>> outputs, _ = nn.LSTM(2, 3, rng=0)(np.ones((100, 1, 2)))
+        >>> graph = render.backward_graph(tg.trace(outputs[-1].sum()))
+        >>> [cluster.label for cluster in graph.model.clusters]
+        ['t = 1', 't = 2', 't = 3 … 98', 't = 99', 't = 100']
+    """
+    from .engine import BackwardGraph
+
+    if not isinstance(trace, Trace):
+        raise ArgumentError(f"backward_graph: expected a trace, got {type(trace).__name__}. Write backward_graph(tg.trace(loss))")
+    if theme not in THEMES:
+        raise ArgumentError(f"backward_graph: theme must be one of {sorted(THEMES)}, got {theme!r}")
+    if ends < 1:
+        raise ArgumentError(f"backward_graph: ends must be at least 1, got {ends!r}")
+    model = build(trace, rolled=rolled, window=window, ends=ends, fold_routes=fold_routes, max_nodes=max_nodes)
+    graph = BackwardGraph("backward", format="svg", body=dot_lines(model, THEMES[theme]))
+    graph.model = model
+    return graph

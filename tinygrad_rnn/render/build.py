@@ -1,0 +1,273 @@
+"""From the folded ledger to a :class:`RenderGraph`: what is shown, what stands for many, and what it is called."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..errors import ArgumentError
+from ..steps import NodeInfo
+from ..trace import Trace
+from .fold import Edge, Place
+from .ledger import Ledger
+from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode, Shape
+from .text import glyph, number, relative
+
+Key = tuple[Any, ...]
+"""What a drawn node is: ("node", number), ("leaf", number, place, alias), ("run", layer, first, last) or ("class", signature)."""
+
+
+def build(trace: Trace, *, rolled: bool, window: tuple[int, int] | None, ends: int, fold_routes: bool, max_nodes: int) -> RenderGraph:
+    """The picture of a trace, without layout."""
+    ledger = Ledger(trace, fold_routes=fold_routes)
+    sketch = RolledSketch(ledger) if rolled else UnrolledSketch(ledger, _shown(ledger.times, window, ends))
+    sketch.draw()
+    if len(sketch.nodes) > max_nodes:
+        raise ArgumentError(
+            f"backward_graph: {len(sketch.nodes)} nodes are more than anyone can read; expected at most max_nodes={max_nodes}. "
+            + (
+                "Show fewer steps with window=(first, last) or ends=1, or one step for all with rolled=True"
+                if ledger.times
+                else "Say which part is which step of a sequence with tg.scope(time=t), trace a smaller part, or raise max_nodes"
+            )
+        )
+    return sketch.finished()
+
+
+def _shown(times: list[int], window: tuple[int, int] | None, ends: int) -> set[int]:
+    """The steps that are drawn one by one."""
+    if window is None:
+        return set(times) if len(times) <= 2 * ends + 1 else {*times[:ends], *times[len(times) - ends :]}
+    first, last = window
+    shown = {time for time in times if first <= time <= last}
+    if not shown:
+        have = f"steps {times[0]} to {times[-1]}" if times else "no steps: nothing was recorded under a time"
+        raise ArgumentError(f"backward_graph: window={window!r} shows no step; the trace has {have}")
+    return shown
+
+
+class Sketch:
+    """A picture in the making: each edge of the ledger is drawn between the nodes that stand for its ends."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.flow = ledger.flow
+        self.nodes: dict[Key, Edge | None] = {}
+        self.bundles: dict[tuple[Any, ...], list[Edge]] = {}
+
+    # -- what the two kinds of picture decide -----------------------------------------------------------------------------------
+
+    rolled = False
+
+    def stands(self, node: int) -> Key | None:
+        """The drawn node that stands for one of the ledger; None if it is left out."""
+        raise NotImplementedError
+
+    def leaf(self, edge: Edge, start: Key) -> Key | None:
+        """The drawn node that stands for the leaf that an edge leads to."""
+        raise NotImplementedError
+
+    def alone(self, edge: Edge, start: Key, end: Key) -> Key:
+        """What tells an edge apart from others between the same drawn nodes; those that it does not are drawn as one."""
+        raise NotImplementedError
+
+    def describe(self, key: Key) -> tuple[Shape, str, str, NodeInfo | None]:
+        """What a drawn node is, its label and note, and what is known of it."""
+        raise NotImplementedError
+
+    def label(self, edge: Edge) -> str:
+        """The multiplication of an edge."""
+        step = edge.strongest
+        return "" if step.kind == "route" else step.label
+
+    def clusters(self, numbers: dict[Key, int]) -> tuple[RenderCluster, ...]:
+        raise NotImplementedError
+
+    # -- drawing ------------------------------------------------------------------------------------------------------------------
+
+    def draw(self) -> None:
+        """Walk through the ledger from the loss on."""
+        self.nodes[self.stands(self.flow.root) or ()] = None
+        for source in self.flow.infos:
+            start = self.stands(source)
+            if start is None:
+                continue
+            for edge in self.flow.out[source]:
+                end = self.stands(edge.target) if self.flow.out[edge.target] else self.leaf(edge, start)
+                if end is None or (start == end and start[0] == "run"):
+                    continue
+                self.nodes.setdefault(start, None)
+                self.nodes.setdefault(end, edge)
+                same = (start, end, edge.kind, self.ledger.lane(edge), self._back(edge), *self.alone(edge, start, end))
+                self.bundles.setdefault(same, []).append(edge)
+
+    def _back(self, edge: Edge) -> int | None:
+        """By how many steps of its recurrence an edge goes back in time."""
+        source, target = (self.flow.places.get(node) for node in (edge.source, edge.target))
+        if source is None or target is None or source[0] != target[0]:
+            return None
+        return (source[1] - target[1]) or None
+
+    def finished(self) -> RenderGraph:
+        """The frozen picture, its nodes numbered as they hand on the cotangent."""
+        senders = dict.fromkeys(start for start, *_ in self.bundles)
+        numbers = {key: position for position, key in enumerate(dict.fromkeys([*list(self.nodes)[:1], *senders, *self.nodes]))}
+        edges = []
+        for (start, end, kind, lane, back, *_), bundle in self.bundles.items():
+            gains = [gain for edge in bundle if not math.isnan(gain := edge.gain)]
+            low, high = (min(gains), max(gains)) if gains else (math.nan, math.nan)
+            edges.append(RenderEdge(numbers[start], numbers[end], kind, self.label(bundle[0]), low, high, len(bundle), lane, back))
+        lanes = {key: edge.lane for edge in edges if edge.lane is not None for key in (edge.source, edge.target)}
+        layers = self.ledger.layers
+        return RenderGraph(
+            nodes=tuple(self._node(key, position, lanes.get(position)) for key, position in numbers.items()),
+            edges=tuple(edges),
+            clusters=self.clusters(numbers),
+            layers=layers,
+            lanes=tuple(None if layer not in self.ledger.states else layer in lanes.values() for layer in range(len(layers))),
+            count=self.ledger.count,
+            rolled=self.rolled,
+        )
+
+    def _node(self, key: Key, position: int, lane: int | None) -> RenderNode:
+        shape, label, note, info = self.describe(key)
+        if info is None:
+            return RenderNode(position, label, note, shape, None, lane, f"{label}, {note}")
+        where = f" in {info.scope}" if info.scope else ""
+        return RenderNode(position, label, note, shape, info.gate, lane, f"{info.op} {info.shape}{where}")
+
+    def look(self, node: int) -> tuple[Shape, str, str, NodeInfo]:
+        """What one node of the ledger looks like."""
+        info = self.flow.infos[node]
+        sign = glyph(info)
+        if node == self.flow.root:
+            return "root", info.symbol if info.name is not None else f"loss  {sign}", "", info
+        if not self.flow.out[node]:
+            return "leaf", sign, "" if self.ledger.times else _shape(info), info
+        if info.role in ("hidden", "cell"):
+            return "state", sign, "", info
+        if info.role == "gate":
+            return "gate", sign, info.gate or "", info
+        if info.name is None:
+            return "operation", sign, "", info
+        return "value", sign, "" if self.ledger.times else _shape(info), info
+
+
+def _shape(info: NodeInfo) -> str:
+    return " × ".join(map(str, info.shape))
+
+
+class UnrolledSketch(Sketch):
+    """Every shown step is drawn; the runs of steps between them are one box each."""
+
+    def __init__(self, ledger: Ledger, shown: set[int]) -> None:
+        super().__init__(ledger)
+        self.shown = shown
+        self.run_of: dict[int, tuple[int, int]] = {}
+        run: list[int] = []
+        for time in [*ledger.times, None]:
+            if time is not None and time not in shown:
+                run.append(time)
+            elif run:
+                self.run_of |= dict.fromkeys(run, (run[0], run[-1]))
+                run = []
+
+    def stands(self, node: int) -> Key | None:
+        owner = self.ledger.owners.get(node)
+        if owner is None or owner[1] in self.shown or node == self.flow.root:
+            return "node", node
+        return "run", owner[0], *self.run_of[owner[1]]
+
+    def leaf(self, edge: Edge, start: Key) -> Key | None:
+        if start[0] == "run":
+            return None  # what hidden steps hand to the parameters is not drawn
+        place = self.flow.places.get(edge.source)
+        return "leaf", edge.target, place, edge.alias if place else None
+
+    def alone(self, edge: Edge, start: Key, end: Key) -> Key:
+        return () if "run" in (start[0], end[0]) else (edge.source, edge.strongest.position, id(edge))
+
+    def describe(self, key: Key) -> tuple[Shape, str, str, NodeInfo | None]:
+        if key[0] == "run":
+            _, layer, first, last = key
+            gain = self.ledger.gain_of_run(layer, (first, last))
+            steps = sum(first <= time <= last for time in self.ledger.times)
+            return "fold", f"{steps} step{'s' * (steps != 1)}", "" if math.isnan(gain) else f"gain {number(gain)}", None
+        shape, label, note, info = self.look(key[1])
+        return shape, (key[3] or label) if key[0] == "leaf" else label, note, info
+
+    def clusters(self, numbers: dict[Key, int]) -> tuple[RenderCluster, ...]:
+        members: dict[tuple[int, int, int], list[int]] = {}
+        for key, position in numbers.items():
+            if key[0] == "run":
+                members.setdefault(key[1:], []).append(position)
+            else:
+                place: Place | None = key[2] if key[0] == "leaf" else self.flow.places.get(key[1])
+                if place is not None and key[1] != self.flow.root:
+                    members.setdefault((place[0], place[1], place[1]), []).append(position)
+        return tuple(
+            RenderCluster(
+                f"t = {first}" if first == last else f"t = {first} … {last}", layer, first, last, tuple(members[layer, first, last])
+            )
+            for layer, first, last in sorted(members)
+        )
+
+
+class RolledSketch(Sketch):
+    """One step stands for all; nodes of different steps are one if they have the same name, or the same origin and operation."""
+
+    rolled = True
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(ledger)
+        if not ledger.times:
+            raise ArgumentError("backward_graph: rolled=True needs steps; nothing in this trace was recorded under a time")
+        self.signatures: dict[Key, int] = {}
+        self.speaks: dict[int, int] = {}
+        self.signature: dict[int, int] = {}
+        for node, info in self.flow.infos.items():
+            if (owner := ledger.owners.get(node)) is not None and node != self.flow.root:
+                sign = self.signatures.setdefault(self._described(node, info, owner), len(self.signatures))
+                self.signature[node] = sign
+                spoken = self.speaks.setdefault(sign, node)
+                if owner[1] > ledger.owners[spoken][1]:
+                    self.speaks[sign] = node
+
+    def _described(self, node: int, info: NodeInfo, owner: Place) -> Key:
+        if info.name is not None:
+            return owner[0], info.name, info.op, info.role
+        parent = next(iter(self.flow.into[node]), None)
+        if parent is None:
+            return owner[0], info.op
+        return owner[0], info.op, self.signature.get(parent.source, -1), parent.strongest.op, parent.strongest.position
+
+    def stands(self, node: int) -> Key | None:
+        sign = self.signature.get(node)
+        return ("node", node) if sign is None else ("class", sign)
+
+    def leaf(self, edge: Edge, start: Key) -> Key | None:
+        layer = self.ledger.owners[edge.source][0] if start[0] == "class" else None
+        return "leaf", edge.target, layer
+
+    def alone(self, edge: Edge, start: Key, end: Key) -> Key:
+        return edge.strongest.op, edge.strongest.position
+
+    def label(self, edge: Edge) -> str:
+        owner = self.ledger.owners.get(edge.source)
+        return super().label(edge) if owner is None else relative(super().label(edge), owner[1])
+
+    def describe(self, key: Key) -> tuple[Shape, str, str, NodeInfo | None]:
+        node = self.speaks[key[1]] if key[0] == "class" else key[1]
+        shape, label, note, info = self.look(node)
+        owner = self.ledger.owners.get(node)
+        return shape, relative(label, owner[1]) if owner else label, note, info
+
+    def clusters(self, numbers: dict[Key, int]) -> tuple[RenderCluster, ...]:
+        members: dict[int, list[int]] = {}
+        for key, position in numbers.items():
+            layer = self.ledger.owners[self.speaks[key[1]]][0] if key[0] == "class" else key[2] if key[0] == "leaf" else None
+            if layer is not None:
+                members.setdefault(layer, []).append(position)
+        first, last = self.ledger.times[0], self.ledger.times[-1]
+        label = f"every step t = {first} … {last}"
+        return tuple(RenderCluster(label, layer, first, last, tuple(members[layer])) for layer in sorted(members))

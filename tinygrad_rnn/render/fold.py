@@ -1,0 +1,152 @@
+"""The ledger as a graph, and its folding: chains that only move or pass on a cotangent disappear."""
+
+from __future__ import annotations
+
+import math
+
+from ..graph import Scope
+from ..linear_maps import Kind
+from ..steps import BackwardStep, NodeInfo
+from ..trace import Trace
+
+_STRENGTH: dict[Kind, int] = {"route": 0, "add": 1, "scale": 2, "matmul": 3}
+Place = tuple[int, int]
+"""A layer's number and a step of it."""
+
+
+class Edge:
+    """A chain of backward steps, of which at most one scales or multiplies by a matrix."""
+
+    __slots__ = ("alias", "source", "steps", "target")
+
+    def __init__(self, source: int, target: int, steps: tuple[BackwardStep, ...], alias: str | None = None) -> None:
+        self.source = source
+        self.target = target
+        self.steps = steps
+        self.alias = alias
+
+    @property
+    def strongest(self) -> BackwardStep:
+        """The step that names the chain: its one multiplication, or its sum, or its routing."""
+        return max(self.steps, key=lambda step: _STRENGTH[step.kind])
+
+    @property
+    def kind(self) -> Kind:
+        return self.strongest.kind
+
+    @property
+    def gain(self) -> float:
+        """The product of the steps' gains."""
+        return math.prod(step.gain for step in self.steps)
+
+
+class Flow:
+    """The nodes and edges of a trace, in the order in which the cotangent reaches them, and what folding leaves of them.
+
+    Attributes:
+        infos: of every node by its number.
+        layers: what identifies each recurrence, by its number here: a layer's call, or a path of scopes.
+        places: layer and time of the nodes that were recorded inside a step.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.root = trace.root.order
+        self.infos: dict[int, NodeInfo] = {self.root: trace.root}
+        self.out: dict[int, dict[Edge, None]] = {self.root: {}}
+        self.into: dict[int, dict[Edge, None]] = {self.root: {}}
+        self._connect(trace.steps)
+        self.layers: list[Scope | str] = []
+        self.places: dict[int, Place] = {}
+        self._locate()
+
+    def _connect(self, steps: list[BackwardStep]) -> None:
+        late = []
+        for step in steps:
+            source, target = step.node.order, step.operand.order
+            if source not in self.out:  # reached only by what was left out below
+                continue
+            if step.kind == "route" and step.norms[1] == 0.0 and step.norms[0] != 0.0:
+                continue  # a part that nobody reads
+            if target not in self.infos:
+                self.infos[target] = step.operand
+                self.out[target], self.into[target] = {}, {}
+            edge = Edge(source, target, (step,))
+            self.out[source][edge] = None
+            self.into[target][edge] = None
+            late.append(step)
+        order = dict.fromkeys([self.root, *(step.node.order for step in late)])
+        order |= dict.fromkeys(self.infos)
+        self.infos = {number: self.infos[number] for number in order}
+
+    def _locate(self) -> None:
+        """Which step of which recurrence each node belongs to."""
+        numbers: dict[Scope | str, int] = {}
+        for number in sorted(self.infos):
+            info = self.infos[number]
+            step = info.place
+            if step is None or step.time is None:
+                continue
+            while step.parent is not None and step.parent.time == step.time:
+                step = step.parent
+            layer = step.group or step.path
+            self.places[number] = (numbers.setdefault(layer, len(numbers)), step.time)
+        self.layers = list(numbers)
+
+    # -- folding --------------------------------------------------------------------------------------------------------------
+
+    def fold(self, *, routes: bool) -> None:
+        """Leave out what only moves a cotangent (routes), and inside of steps the nameless parts of sums."""
+        changed = True
+        while changed:
+            changed = False
+            for number in list(self.infos):
+                if number in self.infos:
+                    changed |= self._join_up(number, routes) or (routes and self._join_down(number))
+
+    def _join_up(self, number: int, routes: bool) -> bool:
+        """A nameless node that receives by one identity or route is where that comes from."""
+        into, info = self.into[number], self.infos[number]
+        if len(into) != 1 or number == self.root or not self.out[number] or info.role or info.name is not None:
+            return False
+        (edge,) = into
+        kind = edge.kind
+        if kind not in ("add", "route") or (kind == "route" and not routes):
+            return False
+        if kind == "add" and number not in self.places and not self._in_sum(edge):
+            return False
+        source = edge.source
+        if kind == "add" and self.places.get(source) != self.places.get(number):
+            return False
+        del self.out[source][edge]
+        for onward in self.out[number]:
+            onward.source = source
+            onward.steps = edge.steps + onward.steps
+            self.out[source][onward] = None
+        self._forget(number)
+        return True
+
+    def _in_sum(self, edge: Edge) -> bool:
+        """Whether an edge joins two sums, which then are one sum of more terms."""
+        return all(e.kind in ("add", "route") for number in (edge.source, edge.target) for e in self.out[number])
+
+    def _join_down(self, number: int) -> bool:
+        """A node that only hands on by a route is where that goes to."""
+        out, info = self.out[number], self.infos[number]
+        if len(out) != 1 or number == self.root or info.role in ("hidden", "cell", "gate"):
+            return False
+        (edge,) = out
+        if edge.kind != "route" or (info.name is not None and number not in self.places and self.infos[edge.target].op != "leaf"):
+            return False
+        alias = edge.alias or (info.symbol if info.name is not None else None)
+        del self.into[edge.target][edge]
+        for arriving in self.into[number]:
+            arriving.target = edge.target
+            arriving.steps += edge.steps
+            arriving.alias = alias
+            self.into[edge.target][arriving] = None
+        self._forget(number)
+        return True
+
+    def _forget(self, number: int) -> None:
+        del self.infos[number], self.out[number], self.into[number]
+        self.places.pop(number, None)

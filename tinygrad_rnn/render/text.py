@@ -1,0 +1,86 @@
+"""Words in pictures: what a value is called, how numbers are written, and what a stranger's text must not do."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+
+from ..steps import NodeInfo, subscripted
+
+_GLYPHS = {
+    "matmul": "·",
+    "add": "+",
+    "subtract": "−",
+    "multiply": "⊙",
+    "divide": "÷",
+    "negative": "−",
+    "sum": "Σ",
+    "prod": "∏",
+    "sqrt": "√",
+    "sigmoid": "σ",
+    "absolute": "|·|",
+    "square": "(·)²",
+    "power": "(·)ⁿ",
+    "reciprocal": "1/·",
+    "concatenate": "stack",
+    "broadcast_to": "broadcast",
+}
+_DIGITS = "₀₁₂₃₄₅₆₇₈₉"
+_SUBSCRIPT = re.compile(f"₋?[{_DIGITS}]+")
+_LONGEST = 48
+
+
+def cleaned(text: str, longest: int = _LONGEST) -> str:
+    """One line without control characters, surrogates or marks that turn the direction of writing; a long text loses its middle."""
+    kept = "".join(char for char in text[: 4 * longest] if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+    if len(text) > 4 * longest or len(kept) > longest:
+        return f"{kept[: longest - 12]}…{cleaned(text[-40:], 40)[-11:]}"
+    return kept
+
+
+def wrapped(text: str, width: int = 12) -> str:
+    """A long formula on several lines, broken at its spaces."""
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and len(lines[-1]) + len(word) >= width and len(lines[-1]) > 2:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}".lstrip()
+    return "\n".join(lines)
+
+
+def number(value: float) -> str:
+    """A gain in two digits; "–" where nothing arrived."""
+    if math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:.2g}"
+
+
+def span(low: float, high: float) -> str:
+    """A range of gains, or one gain."""
+    first, last = number(low), number(high)
+    return first if first == last else f"{first} … {last}"
+
+
+def glyph(info: NodeInfo) -> str:
+    """The name of a value; of a nameless one the sign of its operation."""
+    if info.name is not None or info.symbol != info.op:
+        return info.symbol
+    return _GLYPHS.get(info.op, info.op)
+
+
+def relative(text: str, time: int | None) -> str:
+    """Subscripts of one step as a reader writes them for any step: at step 3, f₃ becomes fₜ and c₂ becomes cₜ₋₁."""
+    if time is None:
+        return text
+
+    def turned(match: re.Match[str]) -> str:
+        digits = match.group().replace("₋", "-").translate(str.maketrans(_DIGITS, "0123456789"))
+        distance = int(digits) - time
+        return {0: "ₜ", -1: "ₜ₋₁", 1: "ₜ₊₁"}.get(distance, match.group())
+
+    return _SUBSCRIPT.sub(turned, text)
+
+
+__all__ = ["cleaned", "glyph", "number", "relative", "span", "subscripted", "wrapped"]
