@@ -36,6 +36,7 @@ class State(threading.local):
     touched: bool = False
 
     def __init__(self) -> None:
+        self.before: list[dict[str, Any]] = []  # what the switches that are open found
         # Operations on Tensors give inf and NaN without a warning, as in PyTorch. Entering np.errstate at each of them would cost
         # more than the operation; running in a context that was once told to be quiet does not.
         self.quiet = contextvars.copy_context()
@@ -86,7 +87,7 @@ class scope:  # noqa: N801 (used like a function)
     Scopes nest; each backward step tells the path ("encoder/lstm") and the innermost time.
     """
 
-    __slots__ = ("entered", "group", "name", "owner", "previous", "time")
+    __slots__ = ("group", "name", "owner", "time")
 
     def __init__(self, name: str | None = None, *, time: int | None = None, owner: Any = None, group: Scope | None = None) -> None:
         self.name = name
@@ -95,12 +96,12 @@ class scope:  # noqa: N801 (used like a function)
         self.group = group
 
     def __enter__(self) -> Scope:
-        self.previous = state.scope
-        state.scope = self.entered = Scope(self.name, self.previous, self.time, self.owner, self.group)
-        return self.entered
+        state.scope = entered = Scope(self.name, state.scope, self.time, self.owner, self.group)
+        return entered
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        state.scope = self.previous
+        if state.scope is not None:
+            state.scope = state.scope.parent
 
 
 class Mark:
@@ -135,7 +136,7 @@ class Node:
         self.scope = state.scope
         self.name: str | None = None
         self.mark: Mark | None = None
-        self.hooks: dict[int, Callable[[Any], Any]] | None = None
+        self.hooks: dict[object, Callable[[Any], Any]] | None = None
         self.residual: Any = None
         self.source = call_site() if state.sources else None
 
@@ -177,4 +178,7 @@ def call_site() -> str | None:
     return None
 
 
-_ENGINE_ROOMS = frozenset(f"tinygrad_rnn.{room}" for room in ("graph", "tensor", "primitive", "linear_maps", "transforms", "functional"))
+_ENGINE_ROOMS = frozenset(
+    f"tinygrad_rnn.{room}"
+    for room in ("linear_maps", "primitive", "graph", "walk", "tensor", "functional", "numpy_protocol", "transforms", "trace")
+)

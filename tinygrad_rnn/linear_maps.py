@@ -150,29 +150,46 @@ class Route(LinearMap):
 
 
 class Scatter(Route):
-    """A route out of a part of the operand (``x[3]``), whose pullback can add into a buffer that is already there.
+    """The route out of a part of the operand, ``x[key]``. Its pullback is zero outside that part.
 
-    A dense array of zeros per use would make T uses of ``x[t]`` cost T². The backward pass makes one buffer with
-    ``new_buffer()`` and lets every use add its part with ``add_into(buffer, cotangent)``. ``injective`` says that no entry is
-    picked twice.
+    A dense array of zeros per use would make T uses of ``x[t]`` cost T². The backward walk therefore does not call ``pullback``: it
+    adds every part at its place in one array for the operand.
     """
 
-    __slots__ = ("add_into", "injective", "new_buffer")
+    __slots__ = ("key",)
 
-    def __init__(
-        self,
-        forward: Callable[[Any], Any],
-        adjoint: Callable[[Any], Any],
-        label: str,
-        *,
-        new_buffer: Callable[[], Any],
-        add_into: Callable[[Any, Any], None],
-        injective: bool,
-    ) -> None:
+    def __init__(self, forward: Callable[[Any], Any], adjoint: Callable[[Any], Any], label: str, key: Any) -> None:
         super().__init__(forward, adjoint, label)
-        self.new_buffer = new_buffer
-        self.add_into = add_into
-        self.injective = injective
+        self.key = key
+
+    @property
+    def injective(self) -> bool:
+        """Whether no entry is picked twice."""
+        return not may_repeat(self.key)
+
+
+class Place(Route):
+    """The route into a part of the value: the adjoint of a :class:`Scatter`, and the same for the forward walk."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, forward: Callable[[Any], Any], adjoint: Callable[[Any], Any], label: str, key: Any) -> None:
+        super().__init__(forward, adjoint, label)
+        self.key = key
+
+
+def may_repeat(key: Any) -> bool:
+    """Whether an index expression can pick an entry twice: only integer arrays can."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return any(isinstance(part, np.ndarray) and part.dtype.kind != "b" for part in parts)
+
+
+def add_at(array: Any, key: Any, part: Any) -> None:
+    """Add a part at the places that an index expression picks, as often as it picks them."""
+    if may_repeat(key):
+        np.add.at(array, key, part)
+    else:
+        array[key] += part
 
 
 IDENTITY = Identity()

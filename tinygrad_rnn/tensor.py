@@ -7,6 +7,7 @@ and NumPy's own functions all go through one function, :func:`apply`, which runs
 from __future__ import annotations
 
 import numbers
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -244,9 +245,9 @@ class Tensor:
 
         if self._node.hooks is None:
             self._node.hooks = {}
-        handle = HookHandle(self._node.hooks)
-        self._node.hooks[id(handle)] = on_cotangent
-        return handle
+        key = object()
+        self._node.hooks[key] = on_cotangent
+        return HookHandle(self._node.hooks, key)
 
     # -- NumPy --------------------------------------------------------------------------------------------------------------
 
@@ -317,27 +318,27 @@ class Tensor:
         return int(self.item())
 
     def __contains__(self, number: Any) -> bool:
-        return bool((self._value == number).any())
+        return bool(np.any(self == number))
 
     __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> Any:
-        return np.equal(self._value, _bare(other))
+        return compare(operator.eq, self, other)
 
     def __ne__(self, other: object) -> Any:
-        return np.not_equal(self._value, _bare(other))
+        return compare(operator.ne, self, other)
 
     def __lt__(self, other: Any) -> Any:
-        return np.less(self._value, _bare(other))
+        return compare(operator.lt, self, other)
 
     def __le__(self, other: Any) -> Any:
-        return np.less_equal(self._value, _bare(other))
+        return compare(operator.le, self, other)
 
     def __gt__(self, other: Any) -> Any:
-        return np.greater(self._value, _bare(other))
+        return compare(operator.gt, self, other)
 
     def __ge__(self, other: Any) -> Any:
-        return np.greater_equal(self._value, _bare(other))
+        return compare(operator.ge, self, other)
 
     def __add__(self, other: Any) -> Tensor:
         return _binary(ops.add, self, other)
@@ -425,14 +426,15 @@ class Tensor:
 class HookHandle:
     """What ``register_hook`` returns; ``remove()`` takes the hook away."""
 
-    __slots__ = ("_hooks",)
+    __slots__ = ("_hooks", "_key")
 
-    def __init__(self, hooks: dict[int, Any]) -> None:
+    def __init__(self, hooks: dict[object, Any], key: object) -> None:
         self._hooks = hooks
+        self._key = key
 
     def remove(self) -> None:
         """Take the hook away; calling it twice is harmless."""
-        self._hooks.pop(id(self), None)
+        self._hooks.pop(self._key, None)
 
 
 _new = object.__new__
@@ -456,8 +458,13 @@ def as_tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else _make(np.asarray(value), None)
 
 
-def _bare(other: Any) -> Any:
-    return other._value if isinstance(other, Tensor) else other
+def compare(question: Callable[..., Any], *operands: Any, **options: Any) -> Any:
+    """The answer of an operator or a ufunc on the plain values, a plain array."""
+    try:
+        return question(*(operand._value if isinstance(operand, Tensor) else operand for operand in operands), **options)
+    except (TypeError, ValueError) as error:
+        kind = ShapeError if isinstance(error, ValueError) else DtypeError
+        raise kind(f"{question.__name__}: {error}. Compare with numbers of a shape that broadcasts") from None
 
 
 def tensor(data: Any, requires_grad: bool = False, *, dtype: Any = None, name: str | None = None) -> Tensor:
@@ -478,7 +485,7 @@ def tensor(data: Any, requires_grad: bool = False, *, dtype: Any = None, name: s
         Tensor([[1., 2.]], requires_grad=True, name='x')
     """
     if dtype is not None:
-        data = as_array(data).astype(dtype)
+        data = state.quiet.run(as_array(data).astype, dtype)
     return Tensor(data, requires_grad, name)
 
 
@@ -522,7 +529,9 @@ def _align(primitive: Primitive, operands: tuple[Any, ...]) -> tuple[Any, ...]:
     dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*values)
     if dtype.kind != "f":  # whole numbers only: nothing is differentiable, and NumPy's own rules decide the rest
         return tuple(_operand(operand, primitive.name) for operand in given)
-    tensors: list[Tensor] = [operand if isinstance(operand, Tensor) else _make(np.array(operand, dtype), None) for operand in given]
+    tensors: list[Tensor] = [
+        operand if isinstance(operand, Tensor) else _make(state.quiet.run(np.array, operand, dtype), None) for operand in given
+    ]
     shapes = {t._value.shape for t in tensors}
     try:
         shape = (
@@ -602,7 +611,7 @@ def _binary(primitive: Primitive, x1: Any, x2: Any) -> Tensor:
         value1, node1 = x1._value, x1._node
         node2: Any = None
         if x2.__class__ is float and node1 is not None:
-            value2 = node2 = np.array(x2, value1.dtype)  # recorded as it is: a constant
+            value2 = node2 = state.quiet.run(np.array, x2, value1.dtype)  # recorded as it is: a constant
         elif isinstance(x2, Tensor):
             value2, node2 = x2._value, x2._node
             if value1.dtype is not value2.dtype or value1.shape != value2.shape:

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .errors import ArgumentError, GraphError, ShapeError
-from .graph import Leaf, state
-from .ops import stack
+from .graph import Leaf, Node, state
+from .ops import identity, stack
 from .primitive import Opaque
 from .tensor import Tensor, apply_opaque, as_array, as_tensor, identity_node, lift, seed
-from .walk import Backward, discover, forward_walk
+from .walk import Backward, discover, forward_walk, is_closure
 
 
 class _Switch:
@@ -24,12 +24,12 @@ class _Switch:
     _settings: ClassVar[dict[str, Any]] = {}
 
     def __enter__(self) -> None:
-        self._before = {name: getattr(state, name) for name in self._settings}
+        state.before.append({name: getattr(state, name) for name in self._settings})
         for name, setting in self._settings.items():
             setattr(state, name, setting)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for name, setting in self._before.items():
+        for name, setting in state.before.pop().items():
             setattr(state, name, setting)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,15 +127,15 @@ def _traced(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Tensor]
         state.recording = recording
     if not isinstance(out, Tensor):
         raise ArgumentError(f"the function must return one Tensor, got {type(out).__name__}. Stack or concatenate several")
-    outer = (
-        recording and out.node is not None and any(isinstance(node, Leaf) or _seeded(node, fresh) for node in discover([out.node], set()))
-    )
-    return fresh, out, outer
+    own = {x.node for x in fresh}
+    outer = out.node is not None and any(_leads_out(node) for node in discover([out.node], set()) if node not in own)
+    state.touched |= outer and not recording
+    return fresh, out, outer and recording
 
 
-def _seeded(node: Any, fresh: list[Tensor]) -> bool:
-    """Whether a node was made by an enclosing transform: an identity that is not one of ours."""
-    return node.primitive is not None and node.primitive.name == "identity" and all(x.node is not node for x in fresh)
+def _leads_out(node: Node) -> bool:
+    """Whether a node is a leaf, the beginning of an enclosing transform, or may know one of them that the graph does not show."""
+    return isinstance(node, Leaf) or node.primitive is identity or is_closure(node)
 
 
 def vjp(fn: Callable[..., Any], *inputs: Any) -> tuple[Tensor, Callable[[Any], tuple[Tensor, ...]]]:
@@ -273,12 +273,13 @@ def checkpoint(fn: Callable[..., Any], *tensors: Any) -> Any:
             out = fn(*given)
             touched = state.touched
         finally:
-            state.recording = before[0]
-            state.touched = before[1]
+            state.recording, state.touched = before
         parts = out if isinstance(out, tuple) else (out,)
         if not all(isinstance(part, Tensor) for part in parts):
             raise ArgumentError(f"checkpoint: the function must return a Tensor or a tuple of Tensors, got {type(out).__name__}")
-        return (tuple(part.value for part in out) if isinstance(out, tuple) else out.value), touched
+        return (tuple(part.value for part in out) if isinstance(out, tuple) else out.value), touched or any(
+            part.requires_grad for part in parts
+        )
 
     name = getattr(fn, "__name__", type(fn).__name__)
     opaque = Opaque(forward, name=f"checkpoint({name})", definition=lambda *inside: fn(*map(as_tensor, inside)), exact=True)

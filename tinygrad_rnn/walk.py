@@ -1,8 +1,8 @@
 """The two walks over the tape: cotangents backward, tangents forward. No recursion, and the same order in every run.
 
-Nodes are numbered as they are recorded, so going through the reachable ones by number is a topological order in both directions.
-The backward walk knows four things per edge, the node, its cotangent, the linear map and the resulting contribution; it shows
-them to observers as a :class:`~tinygrad_rnn.steps.BackwardStep` and lets interventions replace the contribution.
+Nodes are numbered as they are recorded, so going through them by number is a topological order in both directions. The backward
+walk knows four things per edge, the node, its cotangent, the linear map and the resulting contribution; it shows them to observers
+as a :class:`~tinygrad_rnn.steps.BackwardStep` and lets interventions replace the contribution.
 
 An opaque node is closed while nobody looks, and opened otherwise: its definition is recorded on the very operands of the node,
 and the new nodes, whose numbers are larger than all that are still to come, are simply walked next.
@@ -11,6 +11,7 @@ and the new nodes, whose numbers are larger than all that are still to come, are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any
 
@@ -18,8 +19,9 @@ import numpy as np
 
 from .errors import AnomalyError, GraphError, HookError, TinygradError
 from .graph import Leaf, Node, state
-from .linear_maps import LinearMap, Scatter
-from .primitive import Opaque
+from .linear_maps import LinearMap, Place, Scatter, add_at
+from .ops.routing import Parts, scatter
+from .primitive import Opaque, Primitive
 from .steps import BackwardStep, Infos
 
 Lift = Callable[[Node], Any]
@@ -56,6 +58,8 @@ def _refuse_stale(nodes: Iterable[Node]) -> None:
 class Backward:
     """One backward pass: its cotangents live here and nowhere else.
 
+    A node joins the pass when its first cotangent arrives, and has its turn when all nodes with larger numbers have had theirs.
+
     Args:
         seeds: pairs of a node and the cotangent that enters there.
         lift: makes a recordable value (a Tensor) of a node; used for definitions, and for everything if ``create_graph``.
@@ -82,36 +86,46 @@ class Backward:
         self.interventions = tuple(interventions)
         self.visit = visit
         self.watched = bool(self.observers or self.interventions)
-        self.opens = self.watched or create_graph or visit is not None
+        self.anomaly = state.anomaly
+        self.opens = self.watched or create_graph or visit is not None or self.anomaly
         self.infos = Infos()
         self.found: dict[Node, Any] = {}
+        self.queue: list[int] = []
+        self.joined: dict[int, Node] = {}
         self.cotangents: dict[Node, Any] = {}
         self.owned: set[Node] = set()
+        self.pieces: dict[Node, list[tuple[Any, Any]]] = {}
         self.seen: set[Node] = set()
-        self.schedule: list[Node] = []
         self.useful: set[Node] = set()
-        self._plan(node for node, _ in seeds)
-        for node, cotangent in seeds:
-            self._accumulate(node, cotangent)
+        self._enter(seeds)
 
-    def _plan(self, roots: Iterable[Node]) -> None:
-        """Put what is reachable from the roots, and not planned yet, on the schedule."""
-        fresh = discover(roots, self.seen)
-        _refuse_stale(fresh)
+    def _enter(self, seeds: Sequence[tuple[Node, Any]]) -> None:
+        """Let cotangents in at some nodes; if only some gradients are wanted, find out first which paths lead to them."""
         if self.wanted is not None:
+            fresh = discover((node for node, _ in seeds), self.seen)
+            _refuse_stale(fresh)
             for node in fresh:
-                closure = node.primitive.__class__ is Opaque and node.primitive.joint_pullback is None
-                if closure or node in self.wanted or any(operand in self.useful for operand in node.operands if isinstance(operand, Node)):
+                if (
+                    is_closure(node)
+                    or node in self.wanted
+                    or any(operand in self.useful for operand in node.operands if isinstance(operand, Node))
+                ):
                     self.useful.add(node)
-        tangled = bool(self.schedule and fresh and fresh[0].order < self.schedule[-1].order)
-        self.schedule.extend(fresh)
-        if tangled:
-            self.schedule.sort(key=_by_order)
+        for node, cotangent in seeds:
+            if self.wanted is None or node in self.useful:
+                self._accumulate(node, cotangent)
+
+    def _join(self, node: Node) -> None:
+        if node.order not in self.joined:
+            self.joined[node.order] = node
+            heappush(self.queue, -node.order)
 
     def _accumulate(self, operand: Node, contribution: Any) -> None:
+        """Add a contribution to an operand's cotangent; in place where the array is this pass's own."""
         held = self.cotangents.get(operand)
         if held is None:
             self.cotangents[operand] = contribution
+            self._join(operand)
         elif operand in self.owned:
             held += contribution
             self.cotangents[operand] = held
@@ -122,125 +136,99 @@ class Backward:
 
     def run(self) -> dict[Node, Any]:
         """Walk, and return the total cotangent of every wanted node (of every leaf, if none was named)."""
-        recording, anomaly, scope = state.recording, state.anomaly, state.scope
+        recording, scope = state.recording, state.scope
         state.recording = self.create_graph
         try:
             with np.errstate(all="ignore"):
-                if self.opens or anomaly or self.wanted is not None:
-                    self._walk_open()
-                else:
-                    self._walk_closed()
+                self._walk()
         finally:
             state.recording, state.scope = recording, scope
+        _refuse_stale(self.found)
         return self.found
 
-    def _walk_closed(self) -> None:
-        """The quick way: arrays only, nobody looks. Does what :meth:`_walk_open` does, with its calls written out in line."""
-        schedule, cotangents, owned, found = self.schedule, self.cotangents, self.owned, self.found
-        ndarray = np.ndarray
-        while schedule:
-            node = schedule.pop()
-            cotangent = cotangents.pop(node, None)
-            if cotangent is None:
-                continue
+    def _walk(self) -> None:
+        wanted, visit = self.wanted, self.visit
+        while self.queue:
+            node = self.joined.pop(-heappop(self.queue))
+            cotangent = self.cotangents.pop(node, None)
+            if self.pieces and node in self.pieces:
+                cotangent = self._placed(node, cotangent)
             if node.hooks is not None:
                 cotangent = _run_hooks(node, cotangent)
             primitive = node.primitive
-            if primitive is None:
-                found[node] = cotangent
-                continue
-            if primitive.__class__ is Opaque:
-                self._opaque(node, cotangent)
-                continue
-            operands = node.operands
-            if len(operands) == 1:
-                values = [operands[0].value]
-            else:
-                values = [operand if operand.__class__ is ndarray else operand.value for operand in operands]
-            maps = primitive.rule(node.value, *values, **node.statics) if node.statics else primitive.rule(node.value, *values)
-            position = 0
-            for operand in operands:
-                linear_map = maps[position]
-                position += 1
-                if operand.__class__ is not Node and operand.__class__ is not Leaf:
-                    continue
-                if linear_map.__class__ is Scatter:
-                    self._scatter(operand, linear_map, cotangent)
-                    continue
-                contribution = linear_map.pullback(cotangent)
-                if operand not in cotangents:
-                    cotangents[operand] = contribution
-                elif operand in owned:
-                    cotangents[operand] += contribution
-                else:
-                    cotangents[operand] = cotangents[operand] + contribution
-                    owned.add(operand)
-
-    def _walk_open(self) -> None:
-        """The way with everything in it: recording, wanted nodes, observers, interventions, anomaly detection."""
-        while self.schedule:
-            node = self.schedule.pop()
-            cotangent = self.cotangents.pop(node, None)
-            if cotangent is None:
-                continue
-            if node.hooks is not None:
-                cotangent = _run_hooks(node, cotangent)
-            if self.visit is not None and node.primitive.__class__ is not Opaque:
-                self.visit(node, cotangent, self.infos)
-            if (node.primitive is None) if self.wanted is None else (node in self.wanted):
+            if visit is not None and primitive.__class__ is not Opaque:
+                visit(node, cotangent, self.infos)
+            if (primitive is None) if wanted is None else (node in wanted):
                 self.found[node] = cotangent
-            if node.primitive is None:
+            if primitive is None:
                 continue
-            if node.primitive.__class__ is Opaque:
-                self._opaque(node, cotangent)
-                continue
-            state.scope = node.scope
-            self._edges(node, cotangent)
+            try:
+                if primitive.__class__ is Opaque:
+                    self._opaque(node, primitive, cotangent)
+                else:
+                    self._multiply(node, primitive, cotangent)
+            except (TinygradError, MemoryError):
+                raise
+            except Exception as error:
+                info = self.infos.of(node)
+                raise HookError(
+                    f"backward: differentiating {info!r} ({info.op}) raised {type(error).__name__}: {error}. Its rule, or the "
+                    "function that is run again there, is at fault"
+                ) from error
 
-    def _edges(self, node: Node, cotangent: Any) -> None:
-        assert node.primitive is not None
-        values: list[Any]
+    def _multiply(self, node: Node, primitive: Primitive, cotangent: Any) -> None:
+        """Multiply a node's cotangent by its local maps, and give every operand its contribution."""
+        operands, useful = node.operands, self.useful
+        selective, attentive = self.wanted is not None, self.watched or self.anomaly
         if self.create_graph:
-            out = self.lift(node)
-            values = [self.lift(o) if isinstance(o, Node) else o if o.__class__ is np.ndarray else o.value for o in node.operands]
-        else:
-            out, values = node.value, [o if o.__class__ is np.ndarray else o.value for o in node.operands]
-        maps = node.primitive.rule(out, *values, **(node.statics or {}))
-        info = self.infos.opened(node) if self.watched else None
-        anomaly, wanted = state.anomaly, self.wanted
-        for position, (operand, linear_map) in enumerate(zip(node.operands, maps, strict=True)):
-            if not isinstance(operand, Node) or (wanted is not None and operand not in self.useful):
+            state.scope = node.scope
+        maps = _local_maps(node, primitive, self.lift if self.create_graph else None)
+        if attentive:
+            _lock(cotangent)
+            info = self.infos.opened(node)
+        for position, operand in enumerate(operands):
+            if (operand.__class__ is not Node and operand.__class__ is not Leaf) or (selective and operand not in useful):
                 continue
-            scatters = linear_map.__class__ is Scatter and not self.create_graph
-            contribution = None if scatters else linear_map.pullback(cotangent)
-            if info is not None:
-                contribution = self._show(BackwardStep(info, position, linear_map, cotangent, contribution), contribution)
-            if anomaly:
-                self._check_finite(node, position, linear_map, cotangent, contribution)
+            linear_map = maps[position]
+            contribution = None if linear_map.__class__ is Scatter else linear_map.pullback(cotangent)
+            if attentive and contribution.__class__ is not Parts:
+                contribution = self._attend(BackwardStep(info, position, linear_map, cotangent, contribution), node, contribution)
             if contribution is None:
                 self._scatter(operand, linear_map, cotangent)
             else:
                 self._accumulate(operand, contribution)
 
     def _scatter(self, operand: Node, linear_map: Any, cotangent: Any) -> None:
-        """Add a part into the operand's own buffer, which is made at the first use."""
+        """Add a part at its place in the operand's own array; a recorded pass collects the parts, to place them with one operation."""
+        if self.create_graph:
+            self.pieces.setdefault(operand, []).append((linear_map.key, cotangent))
+            self._join(operand)
+            return
         if operand not in self.owned:
+            whole = np.zeros(operand.value.shape, operand.value.dtype)
             held = self.cotangents.get(operand)
-            buffer = linear_map.new_buffer()
-            if held is not None:
-                buffer += held
-            self.cotangents[operand] = buffer
+            if held is None:
+                self._join(operand)
+            else:
+                whole += held
+            self.cotangents[operand] = whole
             self.owned.add(operand)
-        linear_map.add_into(self.cotangents[operand], cotangent)
+        add_at(self.cotangents[operand], linear_map.key, cotangent)
 
-    def _show(self, step: BackwardStep, contribution: Any) -> Any:
-        """Let interventions alter a step and observers read it."""
+    def _placed(self, node: Node, cotangent: Any) -> Any:
+        keys, parts = zip(*self.pieces.pop(node), strict=True)
+        placed = scatter(*parts, shape=node.value.shape, keys=keys)
+        return placed if cotangent is None else cotangent + placed
+
+    def _attend(self, step: BackwardStep, node: Node, contribution: Any) -> Any:
+        """Let interventions alter a step and observers read it, and look for anomalies; return the contribution."""
+        _lock(contribution)
         who: Any = None
         try:
             for who in self.interventions:
                 replacement = who(step)
                 if replacement is not None:
-                    contribution = _fitting(replacement, step.contribution, keep_graph=self.create_graph)
+                    contribution = _fitting(replacement, step.contribution, f"an intervention at {step!r}", keep_graph=self.create_graph)
                     step.replace(contribution)
             for who in self.observers:
                 who(step)
@@ -248,34 +236,39 @@ class Backward:
             raise
         except Exception as error:
             raise HookError(f"backward: {_name(who)} raised {type(error).__name__} at the edge {step!r}: {error}") from error
+        # A part is finite if its cotangent is; the whole array need not be made to see that.
+        if self.anomaly and not np.isfinite(_array(step.cotangent if contribution is None else contribution)).all():
+            raise AnomalyError(_describe_anomaly(step, node))
         return contribution
 
-    def _opaque(self, node: Node, cotangent: Any) -> None:
+    def _opaque(self, node: Node, primitive: Any, cotangent: Any) -> None:
         """Use the joint pullback while nobody looks; otherwise record the definition and walk that."""
-        primitive: Any = node.primitive
         if primitive.joint_pullback is not None and not self.opens:
             values = [operand if operand.__class__ is np.ndarray else operand.value for operand in node.operands]
             shares = primitive.joint_pullback(cotangent, node.value, node.residual, *values, **(node.statics or {}))
             for operand, share in zip(node.operands, shares, strict=True):
-                if isinstance(operand, Node) and share is not None:
+                if isinstance(operand, Node) and share is not None and (self.wanted is None or operand in self.useful):
                     self._accumulate(operand, share)
             return
         outputs = expand(node, self.lift)
-        pairs = [
-            (output.node, part) for output, part in zip(outputs, cotangent if isinstance(cotangent, list) else [cotangent], strict=True)
-        ]
-        arriving = [(root, part) for root, part in pairs if root is not None and part is not None]
-        self._plan(root for root, _ in arriving)
-        for root, part in arriving:
-            if self.wanted is None or root in self.useful:
-                self._accumulate(root, part)
+        arriving = cotangent if isinstance(cotangent, list) else [cotangent]
+        pairs = [(output.node, part) for output, part in zip(outputs, arriving, strict=True)]
+        self._enter([(root, part) for root, part in pairs if root is not None and part is not None])
 
-    def _check_finite(self, node: Node, position: int, linear_map: LinearMap, cotangent: Any, contribution: Any) -> None:
-        arriving, leaving = _array(cotangent), _array(linear_map.pullback(cotangent) if contribution is None else contribution)
-        if np.isfinite(leaving).all():
-            return
-        step = BackwardStep(self.infos.opened(node), position, linear_map, cotangent, leaving)
-        raise AnomalyError(_describe_anomaly(step, node, arriving, leaving))
+
+def _local_maps(node: Node, primitive: Primitive, lift: Lift | None) -> tuple[LinearMap, ...]:
+    """What the rule says at this node's operands: on arrays, or on Tensors made by ``lift``."""
+    operands, statics = node.operands, node.statics
+    if lift is None:
+        out = node.value
+        values = [operand if operand.__class__ is np.ndarray else operand.value for operand in operands]
+    else:
+        out = lift(node)
+        values = [lift(o) if isinstance(o, Node) else o if o.__class__ is np.ndarray else o.value for o in operands]
+    maps = primitive.rule(out, *values, **statics) if statics else primitive.rule(out, *values)
+    if len(maps) != len(operands):
+        raise GraphError(f"{primitive.name}: its rule returned {len(maps)} maps for {len(operands)} operands; expected one each")
+    return maps
 
 
 def expand(node: Node, lift: Lift) -> list[Any]:
@@ -305,7 +298,6 @@ def forward_walk(seeds: dict[Node, Any], outputs: Sequence[Node], *, lift: Lift,
     todo: list[Any] = discover(outputs, seen)[::-1]
     _refuse_stale(todo)
     tangents = dict(seeds)
-    shown = lift if create_graph else attrgetter("value")
     recording, scope = state.recording, state.scope
     state.recording = create_graph
     try:
@@ -322,7 +314,7 @@ def forward_walk(seeds: dict[Node, Any], outputs: Sequence[Node], *, lift: Lift,
                 if (
                     node in tangents
                     or node.primitive is None
-                    or ((not node.operands or all(part is None for part in moved)) and not _is_closure(node))
+                    or ((not node.operands or all(part is None for part in moved)) and not is_closure(node))
                 ):
                     continue
                 if node.primitive.__class__ is Opaque:
@@ -331,21 +323,28 @@ def forward_walk(seeds: dict[Node, Any], outputs: Sequence[Node], *, lift: Lift,
                     todo.extend(reversed(discover([root for root in roots if root is not None], seen)))
                     continue
                 state.scope = node.scope
-                values = [shown(o) if isinstance(o, Node) else o if o.__class__ is np.ndarray else o.value for o in node.operands]
-                maps = node.primitive.rule(shown(node), *values, **(node.statics or {}))
-                total = None
-                for part, linear_map in zip(moved, maps, strict=True):
-                    if part is not None:
-                        pushed = linear_map.pushforward(part)
-                        total = pushed if total is None else total + pushed
-                tangents[node] = total
+                maps = _local_maps(node, node.primitive, lift if create_graph else None)
+                tangents[node] = _pushed(node, [(m, part) for m, part in zip(maps, moved, strict=True) if part is not None])
     finally:
         state.recording, state.scope = recording, scope
     return [tangents.get(output) for output in outputs]
 
 
-def _is_closure(node: Node) -> bool:
-    return node.primitive.__class__ is Opaque and node.primitive.joint_pullback is None
+def _pushed(node: Node, moving: Sequence[tuple[LinearMap, Any]]) -> Any:
+    """The sum of J u over a node's operands; parts that go to places of their own are placed by one operation."""
+    keys = tuple(linear_map.key for linear_map, _ in moving if isinstance(linear_map, Place))
+    if len(keys) == len(moving) > 1:
+        return scatter(*(part for _, part in moving), shape=node.value.shape, keys=keys)
+    total = None
+    for linear_map, part in moving:
+        pushed = linear_map.pushforward(part)
+        total = pushed if total is None else total + pushed
+    return total
+
+
+def is_closure(node: Node) -> bool:
+    """Whether a node may have operands that it does not show: a function that is run again can use anything from outside."""
+    return isinstance(node.primitive, Opaque) and node.primitive.joint_pullback is None
 
 
 def _run_hooks(node: Node, cotangent: Any) -> Any:
@@ -359,15 +358,16 @@ def _run_hooks(node: Node, cotangent: Any) -> Any:
             info = Infos().of(node)
             raise HookError(f"backward: a hook on {info!r} ({info.op}) raised {type(error).__name__}: {error}") from error
         if replacement is not None:
-            cotangent = _fitting(replacement, cotangent, keep_graph=hasattr(cotangent, "node"))
+            who = f"a hook on {Infos().of(node)!r}"
+            cotangent = _fitting(replacement, cotangent, who, keep_graph=hasattr(cotangent, "node"))
     return cotangent
 
 
-def _fitting(replacement: Any, computed: Any, *, keep_graph: bool) -> Any:
-    """What a hook returned, checked against what it replaces."""
-    value = _array(replacement)
-    if value.shape != np.shape(_array(computed)):
-        raise HookError(f"backward: a hook returned shape {value.shape}; expected {np.shape(_array(computed))}, that of the cotangent")
+def _fitting(replacement: Any, computed: Any, who: str, *, keep_graph: bool) -> Any:
+    """What a hook or an intervention returned, checked against what it replaces."""
+    value, expected = _array(replacement), _array(computed).shape
+    if value.shape != expected:
+        raise HookError(f"backward: {who} returned shape {value.shape}; expected {expected}, that of what it replaces")
     if keep_graph and hasattr(replacement, "node"):
         return replacement
     return np.array(value, dtype=_array(computed).dtype)
@@ -377,11 +377,18 @@ def _array(value: Any) -> Any:
     return np.asarray(getattr(value, "value", value))
 
 
+def _lock(shown: Any) -> None:
+    """Make an array read-only before someone is shown it: readers may not write."""
+    if shown.__class__ is np.ndarray:
+        shown.flags.writeable = False
+
+
 def _name(function: Any) -> str:
     return getattr(function, "__qualname__", None) or type(function).__name__
 
 
-def _describe_anomaly(step: BackwardStep, node: Node, arriving: Any, leaving: Any) -> str:
+def _describe_anomaly(step: BackwardStep, node: Node) -> str:
+    arriving, leaving = _array(step.cotangent), _array(step.contribution)
     what = "a NaN" if np.isnan(leaving).any() else "an infinity"
     place = tuple(int(i) for i in np.argwhere(~np.isfinite(leaving))[0])
     factor = getattr(step.map, "factor", None)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, IndexingError, ShapeError, TinygradError
-from ..linear_maps import IDENTITY, LinearMap, Route, Scatter
+from ..errors import ArgumentError, DtypeError, IndexingError, ShapeError, TinygradError
+from ..linear_maps import IDENTITY, LinearMap, Place, Route, Scatter, add_at
 from ..primitive import primitive
 
 Shape = tuple[int, ...]
@@ -49,14 +49,27 @@ def normalize_axes(operation: str, axis: int | Sequence[int] | None, ndim: int) 
     return axes
 
 
-def as_operand(x: Any) -> Any:
-    """Arrays and Tensors as they are; lists and numbers as arrays."""
-    return x if hasattr(x, "ndim") else np.asarray(x)
+def as_operand(x: Any, operation: str = "operand") -> Any:
+    """Arrays and Tensors as they are; lists and numbers as arrays; an error for what is not numbers."""
+    if hasattr(x, "__apply_primitive__"):
+        return x
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise ShapeError(f"{operation}: the data is ragged or not rectangular ({error}). Pad it to one shape first") from None
+    if array.dtype.kind not in "fiubc":  # complex arrays pass: on plain arrays they are NumPy's business, Tensors refuse them
+        raise DtypeError(f"{operation}: expected numbers, got dtype {array.dtype}. Convert them with .astype(float) first")
+    return array
+
+
+def as_weak_operand(x: Any, operation: str = "operand") -> Any:
+    """The same, but Python numbers stay as they are, so that they take the precision of the other operands."""
+    return x if isinstance(x, (bool, int, float)) else as_operand(x, operation)
 
 
 def shape_of(x: Any) -> Shape:
     """The shape of an array, a Tensor, a list or a number."""
-    return x.shape if hasattr(x, "shape") else np.shape(x)
+    return x.shape if hasattr(x, "shape") else as_operand(x).shape  # type: ignore[no-any-return]
 
 
 # -- shape ------------------------------------------------------------------------------------------------------------------
@@ -205,32 +218,19 @@ def _(out: Any, x: Any, *, shape: Shape) -> tuple[LinearMap, ...]:
 # -- index ------------------------------------------------------------------------------------------------------------------
 
 
-def _freeze_index(key: Any) -> Any:
+def _freeze_index(key: Any, operation: str) -> Any:
     """A copy of every array in an index expression, so that a caller who changes theirs later changes no gradient."""
     if isinstance(key, tuple):
-        return tuple(_freeze_index(part) for part in key)
+        return tuple(_freeze_index(part, operation) for part in key)
     if key is None or key is Ellipsis or isinstance(key, (int, slice, np.integer)):
         return key
     array = np.array(getattr(key, "value", key))
     if array.size == 0 and isinstance(key, list):
         array = array.astype(np.intp)
     if array.dtype.kind not in "iub":
-        raise IndexingError(f"index: an index array has dtype {array.dtype}; expected integers or booleans. Use .astype(int)")
+        raise IndexingError(f"{operation}: an index array has dtype {array.dtype}; expected integers or booleans. Use .astype(int)")
     array.setflags(write=False)
     return array
-
-
-def _may_repeat(key: Any) -> bool:
-    """Whether an entry can be picked twice: only integer arrays can."""
-    parts = key if isinstance(key, tuple) else (key,)
-    return any(isinstance(part, np.ndarray) and part.dtype.kind != "b" for part in parts)
-
-
-def _add_at(buffer: Any, cotangent: Any, *, key: Any) -> None:
-    if _may_repeat(key):
-        np.add.at(buffer, key, cotangent)
-    else:
-        buffer[key] += cotangent
 
 
 @primitive(name="index")
@@ -241,29 +241,25 @@ def _index(x: Any, *, key: Any) -> Any:
 
 @_index.defrule
 def _(out: Any, x: Any, *, key: Any) -> tuple[LinearMap, ...]:
-    return (
-        Scatter(
-            partial(_index, key=key),
-            partial(_scatter, shape=x.shape, key=key),
-            index_label(key),
-            new_buffer=partial(np.zeros, x.shape, x.dtype),
-            add_into=partial(_add_at, key=key),
-            injective=not _may_repeat(key),
-        ),
-    )
+    return (Scatter(partial(_index, key=key), partial(scatter, shape=x.shape, keys=(key,)), index_label(key), key),)
 
 
-@primitive(name="scatter")
-def _scatter(x: Any, *, shape: Shape, key: Any) -> Any:
-    """Zeros of ``shape`` with x added at the places that ``key`` picks: the adjoint of indexing."""
-    placed = np.zeros(shape, x.dtype)
-    _add_at(placed, x, key=key)
+@primitive
+def scatter(*parts: Any, shape: Shape, keys: tuple[Any, ...]) -> Any:
+    """Zeros of ``shape`` with each part added at the places that its key picks: the adjoint of indexing."""
+    placed = np.zeros(shape, parts[0].dtype)
+    for part, key in zip(parts, keys, strict=True):
+        add_at(placed, key, part)
     return placed
 
 
-@_scatter.defrule
-def _(out: Any, x: Any, *, shape: Shape, key: Any) -> tuple[LinearMap, ...]:
-    return (Route(partial(_scatter, shape=shape, key=key), partial(_index, key=key), "place " + index_label(key)),)
+@scatter.defrule
+def _(out: Any, *parts: Any, shape: Shape, keys: tuple[Any, ...]) -> tuple[LinearMap, ...]:
+    return tuple(_place(shape, key, "place " + index_label(key)) for key in keys)
+
+
+def _place(shape: Shape, key: Any, label: str) -> Place:
+    return Place(partial(scatter, shape=shape, keys=(key,)), partial(_index, key=key), label, key)
 
 
 def index_label(key: Any) -> str:
@@ -288,7 +284,7 @@ def getitem(x: Any, key: Any) -> Any:
 
 def _pick(operation: str, x: Any, key: Any) -> Any:
     try:
-        return _index(x, key=_freeze_index(key))
+        return _index(x, key=_freeze_index(key, operation))
     except TinygradError:
         raise
     except (IndexError, TypeError, ValueError) as error:
@@ -299,7 +295,8 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     """Entries along one axis by integer index (of the flattened operand for None). Repeated indices add up backward."""
     a = ravel(a) if axis is None else as_operand(a)
     axis = 0 if axis is None else normalize_axis("take", axis, a.ndim)
-    return _pick("take", a, (slice(None),) * axis + (np.asarray(getattr(indices, "value", indices)),))
+    places = as_operand(getattr(indices, "value", indices), "take")
+    return _pick("take", a, (slice(None),) * axis + (places if places.size else places.astype(np.intp),))
 
 
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
@@ -384,7 +381,7 @@ def _(out: Any, *operands: Any, axis: int) -> tuple[LinearMap, ...]:
     for position, operand in enumerate(operands):
         stop = start + operand.shape[axis]
         key = (slice(None),) * axis + (slice(start, stop),)
-        maps.append(Route(partial(_scatter, shape=out.shape, key=key), partial(_index, key=key), f"part {position}"))
+        maps.append(_place(out.shape, key, f"part {position}"))
         start = stop
     return tuple(maps)
 
@@ -446,22 +443,30 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
     if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
         raise ArgumentError(f"pad: mode {mode!r} is not differentiable here; expected constant, edge, reflect, symmetric or wrap")
     try:
-        widths = np.broadcast_to(np.array(pad_width, dtype=np.intp), (array.ndim, 2)).tolist()
+        widths = np.broadcast_to(np.array(pad_width, dtype=np.intp), (array.ndim, 2))
     except (TypeError, ValueError):
         raise ShapeError(
             f"pad: pad_width {pad_width!r} does not fit shape {array.shape}; expected a number, a pair, or a pair per axis"
         ) from None
-    if min((n for pair in widths for n in pair), default=0) < 0:
+    if widths.min(initial=0) < 0:
         raise ArgumentError(f"pad: expected widths of 0 or more, got {pad_width}; cut with an index instead")
+    if not array.ndim:
+        return array  # no axis to widen
     if mode != "constant":
         if 0 in array.shape:
             raise ShapeError(f"pad: shape {array.shape} has no entries to repeat; use mode='constant'")
         places = np.arange(array.size).reshape(array.shape)
         return getitem(ravel(array), np.pad(places, widths, mode=mode))  # type: ignore[call-overload]
-    shape = tuple(before + n + after for n, (before, after) in zip(array.shape, widths, strict=True))
-    key = tuple(slice(before, before + n) for n, (before, _) in zip(array.shape, widths, strict=True))
-    placed = _scatter(array, shape=shape, key=key)
-    border = np.pad(np.zeros(array.shape, array.dtype), widths, constant_values=constant_values)
+    shape = tuple(before + n + after for n, (before, after) in zip(array.shape, widths.tolist(), strict=True))
+    key = tuple(slice(before, before + n) for n, (before, _) in zip(array.shape, widths.tolist(), strict=True))
+    placed = scatter(array, shape=shape, keys=(key,))
+    fill = np.asarray(as_operand(constant_values, "pad"))
+    if fill.dtype.kind == "c" and array.dtype.kind != "c":
+        raise DtypeError(f"pad: expected real constant_values, got dtype {fill.dtype}")
+    try:
+        border = np.pad(np.zeros(array.shape, array.dtype), widths, constant_values=fill)
+    except ValueError:
+        raise ShapeError(f"pad: constant_values of shape {fill.shape} do not fit; expected a number, a pair, or a pair per axis") from None
     return placed if not border.any() else placed + border
 
 
