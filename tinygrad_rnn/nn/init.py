@@ -81,9 +81,19 @@ def initializer(choice: str | float | Initializer) -> Initializer:
         ArgumentError: for a name that is not in ``INITIALIZERS``.
     """
     if callable(choice):
-        return choice
+        return _checked(choice)
     if isinstance(choice, (int, float)):
         return spectral_radius(float(choice))
     if choice not in INITIALIZERS:
         raise ArgumentError(f"init: {choice!r} is unknown; expected one of {', '.join(INITIALIZERS)}, or a spectral radius such as 0.9")
     return INITIALIZERS[choice]
+
+
+def _checked(choice: Initializer) -> Initializer:
+    def draw(shape: tuple[int, int], rng: np.random.Generator) -> Any:
+        weight = np.asarray(choice(shape, rng))
+        if weight.shape != shape:
+            raise ArgumentError(f"init: {getattr(choice, '__name__', choice)} returned shape {weight.shape}; expected {shape}")
+        return weight
+
+    return draw

@@ -10,7 +10,7 @@ from .. import ops
 from ..errors import ArgumentError, ShapeError
 from ..tensor import Tensor
 from . import init
-from .module import Module, Parameter
+from .module import Module, Parameter, checked_dtype, checked_size
 
 
 class Linear(Module):
@@ -33,10 +33,12 @@ class Linear(Module):
     ) -> None:
         super().__init__()
         random = init.generator(rng)
-        kind = np.dtype(dtype or np.float64)
-        self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(init.uniform((out_features, in_features), random).astype(kind), name="W")
-        self.bias = Parameter(init.uniform((out_features, in_features), random)[:, :1].ravel().astype(kind), name="b") if bias else None
+        kind = checked_dtype(self, dtype)
+        self.in_features = checked_size(self, "in_features", in_features)
+        self.out_features = checked_size(self, "out_features", out_features)
+        shape = (self.out_features, self.in_features)
+        self.weight = Parameter(init.uniform(shape, random).astype(kind), name="W")
+        self.bias = Parameter(init.uniform(shape, random)[:, :1].ravel().astype(kind), name="b") if bias else None
 
     def forward(self, x: Any) -> Tensor:
         if ops.routing.shape_of(x)[-1:] != (self.in_features,):
@@ -62,9 +64,10 @@ class Embedding(Module):
     def __init__(self, num_embeddings: int, embedding_dim: int, *, dtype: Any = None, rng: np.random.Generator | int | None = None) -> None:
         super().__init__()
         random = init.generator(rng)
-        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
-        values = random.standard_normal((num_embeddings, embedding_dim)).astype(np.dtype(dtype or np.float64))
-        self.weight = Parameter(values, name="E")
+        kind = checked_dtype(self, dtype)
+        self.num_embeddings = checked_size(self, "num_embeddings", num_embeddings)
+        self.embedding_dim = checked_size(self, "embedding_dim", embedding_dim)
+        self.weight = Parameter(random.standard_normal((self.num_embeddings, self.embedding_dim)).astype(kind), name="E")
 
     def forward(self, indices: Any) -> Tensor:
         chosen = np.asarray(getattr(indices, "value", indices))

@@ -127,3 +127,26 @@ class Module:
         inside = [f"{name}={child!r}" for name, child in self.children()]
         inside += [f"{name}: {value.shape}" for name, value in vars(self).items() if isinstance(value, Parameter)]
         return f"{type(self).__name__}({', '.join(inside)})"
+
+
+def checked_size(owner: Module, what: str, size: Any) -> int:
+    """A length given to a layer, as an int of at least 1.
+
+    Raises:
+        ArgumentError: for anything else.
+    """
+    if isinstance(size, (bool, np.bool_)) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise ArgumentError(f"{type(owner).__name__}: {what} must be a whole number of at least 1, got {size!r}")
+    return int(size)
+
+
+def checked_dtype(owner: Module, dtype: Any) -> np.dtype[Any]:
+    """The dtype of a layer's parameters; float64 for None.
+
+    Raises:
+        ArgumentError: for one that is not a floating-point type.
+    """
+    checked: np.dtype[Any] = np.dtype(np.float64 if dtype is None else dtype)
+    if checked.kind != "f":
+        raise ArgumentError(f"{type(owner).__name__}: dtype must be a floating-point type, got {checked}")
+    return checked

@@ -18,6 +18,7 @@ Each step leaves landmarks on the nodes it records, its states and gates by name
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from ..graph import scope
 from ..graph import state as recording
 from ..tensor import Tensor, landmark, tensor
 from .init import Initializer, generator, initializer
-from .module import Module, Parameter
+from .module import Module, Parameter, checked_dtype, checked_size
 
 
 class Gate(NamedTuple):
@@ -187,13 +188,11 @@ class _Recurrent(Module):
         suffix: str = "",
     ) -> None:
         super().__init__()
-        for what, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if not isinstance(size, (int, np.integer)) or size < 1:
-                raise ArgumentError(f"{type(self).__name__}: {what} must be a whole number of at least 1, got {size!r}")
-        self.input_size, self.hidden_size = int(input_size), int(hidden_size)
-        self.dtype = np.dtype(dtype or np.float64)
-        if self.dtype.kind != "f":
-            raise ArgumentError(f"{type(self).__name__}: dtype must be a floating-point type, got {self.dtype}")
+        self.input_size = checked_size(self, "input_size", input_size)
+        self.hidden_size = checked_size(self, "hidden_size", hidden_size)
+        self.dtype = checked_dtype(self, dtype)
+        if forget_bias is not None and (not isinstance(forget_bias, (int, float)) or not math.isfinite(forget_bias)):
+            raise ArgumentError(f"{type(self).__name__}: forget_bias must be a finite number or None, got {forget_bias!r}")
         self._recurrence = recurrence
         self._suffix = suffix
         weights = _draw(recurrence, self.input_size, self.hidden_size, bias, forget_bias, generator(rng), initializer(init))
