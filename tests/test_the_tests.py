@@ -179,6 +179,12 @@ def test_a_saturated_tanh_passes() -> None:
     gradcheck(np.tanh, 14.0)
 
 
+def test_a_minimum_of_zero_passes() -> None:
+    """Where value and gradient are both 0, the point's own rounding is all that the differences see."""
+    point = np.random.default_rng(0).uniform(-2.0, 2.0, (3, 3, 3))
+    gradcheck(lambda x: tg.mse(x, point), point)
+
+
 def test_what_differences_cannot_decide_is_said() -> None:
     """At a jump the differences know nothing, and a check that decides nothing does not pass."""
     step = lambda x: tg.where(x >= 0.0, 1.0, 0.0) + 0.0 * x  # noqa: E731

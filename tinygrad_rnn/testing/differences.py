@@ -39,14 +39,14 @@ def differences(fn: Callable[..., Any], arrays: list[Any], operand: int, *, rtol
 
         return moved
 
-    columns = [_column(moving(entry), abs(float(point.flat[entry])), rtol) for entry in range(point.size)]
+    centre = fn(*arrays).ravel()
+    columns = [_column(moving(entry), centre, abs(float(point.flat[entry])), rtol) for entry in range(point.size)]
     if not columns:
-        size = fn(*arrays).size
-        return np.zeros((size, 0)), np.zeros((size, 0))
+        return np.zeros((centre.size, 0)), np.zeros((centre.size, 0))
     return np.stack([best for best, _ in columns], axis=1), np.stack([error for _, error in columns], axis=1)
 
 
-def _column(moved: Callable[[float], tuple[Any, float]], size: float, rtol: float) -> tuple[Any, Any]:
+def _column(moved: Callable[[float], tuple[Any, float]], centre: Any, size: float, rtol: float) -> tuple[Any, Any]:
     """One column of the Jacobian: extrapolate until every entry is precise enough, or the steps are used up."""
     step = _FIRST_STEP * max(size, 1.0)
     best: Any = None
@@ -57,9 +57,9 @@ def _column(moved: Callable[[float], tuple[Any, float]], size: float, rtol: floa
         for _ in range(_LEVELS):
             (above, right), (below, left) = moved(step), moved(-step)
             row = [(above - below) / (right - left)]
-            largest = np.maximum(np.abs(above), np.abs(below))
-            height = float(np.max(largest, initial=0.0, where=np.isfinite(largest)))
-            scale, rounding = max(scale, height), _ROUNDING * height / step
+            height, swing = _largest(above, below), _largest(above - centre, below - centre)
+            # What rounding does to the values, and what it does to the point where they are taken.
+            scale, rounding = max(scale, height), _ROUNDING * (height + swing * size / step) / step
             if best is None:
                 best, error = row[0], np.full(row[0].shape, np.inf)
             for order, before in enumerate(coarser):
@@ -74,3 +74,7 @@ def _column(moved: Callable[[float], tuple[Any, float]], size: float, rtol: floa
             coarser = row
             step /= _RATIO
         return best, np.where(error <= np.maximum(0.01 * np.abs(best), 1e-10 * scale), error, np.inf)
+
+
+def _largest(*values: Any) -> float:
+    return max(float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x))) for x in values)
