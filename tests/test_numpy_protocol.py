@@ -488,20 +488,27 @@ def test_two_tensors_of_different_precision() -> None:
 
 
 def test_whole_numbers_keep_numpys_rules() -> None:
-    """A Tensor of integers is not differentiated, and computes as NumPy does."""
-    whole = np.array([[1, 2], [3, 4]])
-    t = tg.tensor(whole)
-    for call in (
-        lambda a: a + 1, lambda a: a / 2, lambda a: a * 2.0, lambda a: a**2, lambda a: 2**a, lambda a: -a, np.sum, np.mean, np.prod, np.max,
-        np.cumsum, np.square, np.sqrt, np.var, np.std, lambda a: a @ a, lambda a: np.concatenate([a, a]), np.linalg.norm,
-        lambda a: np.pad(a, 1), lambda a: np.where(a > 1, a, 0), np.tril, lambda a: np.clip(a, 2, 3), lambda a: np.diff(a), lambda a: a[:, 1],
-        np.exp, np.ptp, np.trace,
-    ):  # fmt: skip
-        expected, actual = call(whole), call(t)
-        assert isinstance(actual, tg.Tensor)
-        assert not actual.requires_grad
-        assert actual.dtype == expected.dtype
-        np.testing.assert_allclose(actual.value, expected, rtol=1e-14)
+    """A Tensor of integers or booleans is not differentiated, and computes as NumPy does."""
+    calls: list[Callable[[Any], Any]] = [
+        lambda a: a + 1, lambda a: a / 2, lambda a: a * 2.0, lambda a: a**2, lambda a: 2**a, lambda a: a * True, lambda a: a * a,
+        lambda a: np.maximum(a, 2), lambda a: a @ a, lambda a: np.concatenate([a, a]), lambda a: np.concatenate([a, a * 0.5]),
+        lambda a: np.pad(a, 1),
+        lambda a: np.where(a > 1, a, 0), lambda a: np.clip(a, 2, 3), lambda a: a[:, 1], np.sum, np.mean, np.prod, np.max,
+        np.cumsum, np.sqrt,
+        np.var, np.std, np.linalg.norm, np.tril, np.exp, np.trace, tg.softmax, tg.log_softmax, tg.logsumexp, tg.sigmoid,
+        tg.softplus,
+        tg.reciprocal, lambda a: tg.cross_entropy(a, [0, 1]), lambda a: tg.mse(a, a + 1), np.square,
+    ]  # fmt: skip
+    for whole in (np.array([[1, 2], [3, 4]]), np.array([[1, 2], [3, 4]], np.uint8), np.array([[True, False], [True, True]])):
+        t = tg.tensor(whole)
+        for call in calls:
+            with np.errstate(all="ignore"):
+                expected = call(whole)
+            actual = call(t)
+            assert isinstance(actual, tg.Tensor)
+            assert not actual.requires_grad
+            assert actual.dtype == expected.dtype
+            np.testing.assert_allclose(actual.value, expected, rtol=1e-3 if expected.dtype == np.float16 else 1e-14)
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------------------------

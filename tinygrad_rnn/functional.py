@@ -47,17 +47,17 @@ def cross_entropy(logits: Any, targets: Any) -> Any:
         >>> round(float(tg.cross_entropy(np.zeros((3, 4)), [0, 1, 2])), 6)  # ln 4
         1.386294
     """
-    logits = ops.routing.as_operand(logits)
-    labels = np.array(getattr(targets, "value", targets))
+    logits = ops.routing.as_operand(logits, "cross_entropy: the logits")
+    labels = np.asarray(ops.routing.as_operand(getattr(targets, "value", targets), "cross_entropy: the targets"))
     if logits.ndim == 0 or labels.shape != logits.shape[:-1]:
         raise ShapeError(f"cross_entropy: logits {logits.shape} need targets of shape {logits.shape[:-1]}, got {labels.shape}")
     classes = logits.shape[-1]
-    if labels.dtype.kind not in "iu":
+    if labels.size and labels.dtype.kind not in "iu":
         raise ArgumentError(f"cross_entropy: expected integer targets, got dtype {labels.dtype}")
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         raise ArgumentError(f"cross_entropy: targets go from {labels.min()} to {labels.max()}; expected 0 to {classes - 1}")
     rows = ops.reshape(log_softmax(logits), (labels.size, classes))
-    return -ops.mean(ops.getitem(rows, (np.arange(labels.size), labels.ravel())))
+    return -ops.mean(ops.getitem(rows, (np.arange(labels.size), labels.ravel().astype(np.intp))))
 
 
 def mse(prediction: Any, target: Any) -> Any:
@@ -66,6 +66,7 @@ def mse(prediction: Any, target: Any) -> Any:
     Raises:
         ShapeError: if the shapes differ (broadcasting a loss is nearly always a mistake).
     """
-    if ops.routing.shape_of(prediction) != ops.routing.shape_of(target):
-        raise ShapeError(f"mse: prediction {ops.routing.shape_of(prediction)} and target {ops.routing.shape_of(target)} differ in shape")
+    prediction, target = ops.routing.as_operand(prediction, "mse: the prediction"), ops.routing.as_operand(target, "mse: the target")
+    if prediction.shape != target.shape:
+        raise ShapeError(f"mse: prediction {prediction.shape} and target {target.shape} differ in shape; reshape one of them")
     return ops.mean(ops.square(prediction - target))

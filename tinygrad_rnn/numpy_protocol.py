@@ -16,7 +16,7 @@ import numpy as np
 from . import functional, ops
 from .errors import ArgumentError, ShapeError, TinygradError, UnsupportedError
 from .ops.routing import as_operand, integers, normalize_axes, normalize_axis, shape_of
-from .tensor import Tensor, as_tensor
+from .tensor import Tensor, as_tensor, compare
 
 # -- functions of NumPy that are made of ours ---------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[s
     if method != "__call__":
         raise UnsupportedError(f"np.{ufunc.__name__}.{method}: not differentiable here. Call np.{ufunc.__name__} itself, or use .value")
     if ufunc in PLAIN:
-        return ufunc(*map(_value, inputs), **options)
+        return compare(ufunc, *inputs, **options)
     if ufunc in STEPWISE:
         return as_tensor(ufunc(*map(_value, inputs), **options))
     ours = UFUNCS.get(ufunc)

@@ -271,7 +271,7 @@ class Tensor:
         if self._node is not None and state.recording:
             raise UnsupportedError(
                 "array: a Tensor that requires a gradient would lose it on the way to a NumPy array. Use .value (read-only) or .numpy() "
-                "(a copy) if that is what you want"
+                "(a copy) if that is what you want, and np.stack to join a list of Tensors"
             )
         return np.array(self.value, dtype=dtype, copy=copy)
 
@@ -528,7 +528,8 @@ def _align(primitive: Primitive, operands: tuple[Any, ...]) -> tuple[Any, ...]:
     dtypes = {value.dtype for value in values if value.__class__ not in _WEAK}
     dtype = dtypes.pop() if len(dtypes) == 1 else np.result_type(*values)
     if dtype.kind != "f":  # whole numbers only: nothing is differentiable, and NumPy's own rules decide the rest
-        return tuple(_operand(operand, primitive.name) for operand in given)
+        dtype = np.result_type(*values)
+        return tuple(_make(np.array(x, dtype), None) if x.__class__ in _WEAK else x for x in given)
     tensors: list[Tensor] = [
         operand if isinstance(operand, Tensor) else _make(state.quiet.run(np.array, operand, dtype), None) for operand in given
     ]

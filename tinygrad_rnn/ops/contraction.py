@@ -35,7 +35,7 @@ def matmul(x1: Any, x2: Any) -> Any:
     Raises:
         ShapeError: if the inner lengths differ, the stacks do not broadcast, or an operand is a scalar.
     """
-    x1, x2 = as_operand(x1), as_operand(x2)
+    x1, x2 = as_operand(x1, "matmul"), as_operand(x2, "matmul")
     shape1, shape2 = x1.shape, x2.shape
     if not shape1 or not shape2:
         raise ShapeError(f"matmul: operands of shape {shape1} and {shape2}; a scalar cannot take part. Use *")
@@ -61,7 +61,7 @@ def matmul(x1: Any, x2: Any) -> Any:
 
 def dot(a: Any, b: Any) -> Any:
     """Sum of products over the last axis of a and the last but one of b (NumPy's ``dot``); a plain product for scalars."""
-    a, b = as_operand(a), as_operand(b)
+    a, b = as_operand(a, "dot"), as_operand(b, "dot")
     if a.ndim == 0 or b.ndim == 0:
         return multiply(a, b)
     if b.ndim <= 2:
@@ -94,7 +94,7 @@ def einsum(subscripts: str, *operands: Any, optimize: Any = "greedy") -> Any:
     """
     if not isinstance(subscripts, str):
         raise ArgumentError("einsum: expected the subscripts as a string such as 'ij,jk->ik', got " + type(subscripts).__name__)
-    arrays = [as_operand(operand) for operand in operands]
+    arrays = [as_operand(operand, "einsum") for operand in operands]
     terms, result = _parse(subscripts, arrays)
     lengths: dict[str, int] = {}
     for position, (term, array) in enumerate(zip(terms, arrays, strict=True)):
@@ -128,7 +128,7 @@ def _parse(subscripts: str, arrays: list[Any]) -> tuple[list[str], str]:
     hidden = 0
     spelled = []
     for position, (term, array) in enumerate(zip(terms, arrays, strict=True)):
-        named = term.replace("...", "")
+        named = term.replace("...", "", 1)
         if not all(c.isascii() and c.isalpha() for c in named):
             raise ArgumentError(f"einsum: {term!r} is not a list of letters (and one '...')")
         extra = array.ndim - len(named)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ShapeError
+from ..errors import DtypeError, ShapeError
 from ..linear_maps import LinearMap, Mask, Scale
 from ..primitive import primitive
 from .arithmetic import multiply
-from .routing import as_operand, broadcast_to, shape_of
+from .routing import as_operand, as_weak_operand, broadcast_to, shape_of
 
 
 @primitive(elementwise=True)
@@ -112,7 +112,7 @@ def sigmoid(x: Any) -> Any:
     Computed from e^(−|x|), which cannot overflow and keeps the full relative precision in the left tail: σ(−30) is right to the
     last digits, where ½(1 + tanh(x/2)) has lost all but four.
     """
-    decay = np.exp(-np.abs(x))
+    decay = np.exp(-1.0 * np.abs(x))  # not −|x|, which has no meaning for unsigned and boolean x
     return np.where(x >= 0, 1, decay) / (1 + decay)
 
 
@@ -204,7 +204,11 @@ def where(condition: Any, x: Any, y: Any) -> Any:
         >>> x.grad.value
         array([0., 4.])
     """
-    condition = np.array(getattr(condition, "value", condition), dtype=bool)  # a copy: a caller may change theirs later
+    condition = as_operand(getattr(condition, "value", condition), "where: the condition")
+    x, y = as_weak_operand(x, "where"), as_weak_operand(y, "where")
+    if condition.dtype.kind == "c":
+        raise DtypeError(f"where: expected a boolean condition, got dtype {condition.dtype}")
+    condition = condition.astype(bool)  # a copy: a caller may change theirs later
     condition.setflags(write=False)
     shapes = condition.shape, shape_of(x), shape_of(y)
     try:
@@ -214,7 +218,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
             "where: condition {}, x {} and y {} do not broadcast; counted from the right, lengths must be equal or 1".format(*shapes)
         ) from None
     if shape not in shapes[1:]:
-        if isinstance(x, (bool, int, float)):  # stays a number, which takes the precision of the other
+        if isinstance(x, (bool, int, float)):
             y = broadcast_to(y, shape)
         else:
             x = broadcast_to(x, shape)
@@ -227,6 +231,11 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
     At a bound the gradient goes to ``a``; beyond it, to the bound.
     """
     low, high = (min if a_min is None else a_min), (max if a_max is None else a_max)
+    a, low, high = (
+        as_operand(a, "clip"),
+        low if low is None else as_weak_operand(low, "clip"),
+        high if high is None else as_weak_operand(high, "clip"),
+    )
     if low is not None:
         a = where(a < low, low, a)
     if high is not None:
@@ -236,7 +245,7 @@ def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: 
 
 def xlogy(x: Any, y: Any) -> Any:
     """x · ln y, with 0 · ln y = 0 wherever ln y is not finite (y ≤ 0, y = ∞), and both of its slopes 0 there."""
-    x, y = (part if isinstance(part, (bool, int, float)) else as_operand(part) for part in (x, y))
+    x, y = as_weak_operand(x, "xlogy"), as_weak_operand(y, "xlogy")
     nothing = (x == 0) & ((y <= 0) | (y == np.inf))
     return multiply(x, log(where(nothing, 1.0, y)))
 
@@ -252,7 +261,7 @@ def triu(m: Any, k: int = 0) -> Any:
 
 
 def _keep(operation: str, m: Any, triangle: Callable[[tuple[int, int]], Any]) -> Any:
-    m = as_operand(m)
+    m = as_operand(m, operation)
     if m.ndim < 2:
         raise ShapeError(f"{operation}: expected at least 2 dimensions, got shape {m.shape}")
-    return where(triangle(m.shape[-2:]), m, 0)
+    return where(triangle(m.shape[-2:]), m, False)  # False: a zero of every dtype

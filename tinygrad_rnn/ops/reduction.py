@@ -55,7 +55,7 @@ def _spread(x: Any, *, shape: Shape, axis: Shape) -> Any:
 
 def sum(a: Any, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False) -> Any:
     """Sum over the axes (all by default); 0 for an empty axis."""
-    a = as_operand(a)
+    a = as_operand(a, "sum")
     if dtype is not None:
         a = a.astype(dtype)
     return _sum(a, axis=normalize_axes("sum", axis, a.ndim), keepdims=bool(keepdims))
@@ -67,7 +67,7 @@ def _count(shape: Shape, axes: Shape) -> int:
 
 def mean(a: Any, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False) -> Any:
     """Arithmetic mean over the axes (all by default); NaN for an empty axis."""
-    a = as_operand(a)
+    a = as_operand(a, "mean")
     axes = normalize_axes("mean", axis, a.ndim)
     half = dtype is None and a.dtype == np.float16  # added up in float32, as in NumPy: 65504 is soon reached
     total = divide(sum(a, axes, np.float32 if half else dtype, keepdims=keepdims), _count(a.shape, axes))
@@ -76,7 +76,7 @@ def mean(a: Any, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False
 
 def var(a: Any, axis: Axis = None, dtype: Any = None, *, ddof: float = 0, keepdims: bool = False, correction: float | None = None) -> Any:
     """Variance Σ(a − ā)² / (n − ddof) over the axes. ``ddof`` is 0 as in NumPy (PyTorch's default ``correction`` is 1)."""
-    a = as_operand(a)
+    a = as_operand(a, "var")
     axes = normalize_axes("var", axis, a.ndim)
     squares = square(a - mean(a, axes, dtype, keepdims=True))
     freedom = _count(a.shape, axes) - (ddof if correction is None else correction)
@@ -103,7 +103,7 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, *, keepdims: bool = False) 
     Raises:
         ArgumentError: for a matrix norm (``ord`` with two axes), which needs singular values.
     """
-    x = as_operand(x)
+    x = as_operand(x, "norm")
     axes = normalize_axes("norm", axis, x.ndim)
     if isinstance(ord, str) and ord != "fro":
         raise ArgumentError(f"norm: ord {ord!r} is not supported; expected None, 'fro', a positive number or ±inf")
@@ -123,7 +123,8 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, *, keepdims: bool = False) 
     if power < 0:
         raise ArgumentError(f"norm: ord {ord} is negative; expected a positive number")
     largest = np.max(np.abs(getattr(x, "value", x)), axis=axes, keepdims=True, initial=0.0)
-    unit = np.where((largest > 0) & np.isfinite(largest), largest, x.dtype.type(1))
+    smallest = np.finfo(x.dtype).tiny if x.dtype.kind == "f" else 1  # 1 / unit must not overflow for subnormal entries
+    unit = np.where((largest > 0) & np.isfinite(largest), np.maximum(largest, smallest), x.dtype.type(1))
     ratio = divide(x, unit)
     if power == 2:
         length = _root(sum(square(ratio), axes, keepdims=True))
@@ -137,7 +138,9 @@ def norm(x: Any, ord: Any = None, axis: Axis = None, *, keepdims: bool = False) 
 
 def prod(a: Any, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False) -> Any:
     """Product over the axes, halved again and again, so gradients are right also where entries are 0; 1 for an empty axis."""
-    a = as_operand(a)
+    a = as_operand(a, "prod")
+    if dtype is None and a.dtype.kind in "iub":
+        dtype = np.prod(np.ones(1, a.dtype)).dtype  # 64 bits, as in NumPy
     if dtype is not None:
         a = a.astype(dtype)
     axes = normalize_axes("prod", axis, a.ndim)
@@ -185,13 +188,13 @@ def _(out: Any, x: Any, *, axis: Shape, sign: float) -> tuple[LinearMap, ...]:
 
 
 def _extremum(operation: str, a: Any, axis: Axis, keepdims: bool, sign: float) -> Any:
-    a = as_operand(a)
+    a = as_operand(a, operation)
     axes = normalize_axes(operation, axis, a.ndim)
     if _count(a.shape, axes) == 0:
         raise ShapeError(f"{operation}: shape {a.shape} has no entries along axis {axis}; {operation} of nothing is undefined")
-    if math.prod(a.shape) == 0:
-        return _sum(a, axis=axes, keepdims=keepdims)
-    return _sum(_peak(a, axis=axes, sign=sign), axis=axes, keepdims=keepdims)
+    peak = a if math.prod(a.shape) == 0 else _peak(a, axis=axes, sign=sign)
+    out = _sum(peak, axis=axes, keepdims=keepdims)
+    return out if a.dtype.kind == "f" else out.astype(a.dtype)  # a sum of small integers is a large one
 
 
 def max(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
@@ -206,7 +209,7 @@ def min(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 def logsumexp(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
     """ln Σ exp a over the axes, shifted by the largest entry so that nothing overflows; −inf for an empty axis."""
-    a = as_operand(a)
+    a = as_operand(a, "logsumexp")
     axes = normalize_axes("logsumexp", axis, a.ndim)
     shift = largest_finite(a, axes)
     total = log(sum(exp(a - shift), axes, keepdims=True)) + shift
@@ -215,7 +218,10 @@ def logsumexp(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Any:
 
 def largest_finite(x: Any, axes: Shape) -> Any:
     """The largest entry over the axes as a plain array, 0 where it is not finite: what a log-sum-exp is shifted by."""
-    largest = np.max(getattr(x, "value", x), axis=axes, keepdims=True, initial=-np.inf)
+    entries = getattr(x, "value", x)
+    if entries.dtype.kind in "iub":
+        entries = entries.astype(np.float64)
+    largest = np.max(entries, axis=axes, keepdims=True, initial=-np.inf)
     return np.where(np.isfinite(largest), largest, largest.dtype.type(0))
 
 
@@ -237,7 +243,7 @@ def _suffix_sum(x: Any, *, axis: int) -> Any:
 
 def cumsum(a: Any, axis: int | None = None, dtype: Any = None) -> Any:
     """Running sum along an axis (of the flattened operand for None)."""
-    a = ravel(a) if axis is None else as_operand(a)
+    a = ravel(a) if axis is None else as_operand(a, "cumsum")
     if dtype is not None:
         a = a.astype(dtype)
     return _cumsum(a, axis=0 if axis is None else normalize_axis("cumsum", axis, a.ndim))

@@ -88,7 +88,7 @@ def _(out: Any, x: Any, *, shape: Shape) -> tuple[LinearMap, ...]:
 
 def reshape(a: Any, /, shape: int | Sequence[int]) -> Any:
     """The same entries, in C order, under another shape; one length may be −1."""
-    a = as_operand(a)
+    a = as_operand(a, "reshape")
     wanted = integers("reshape", "the shape", shape)
     known = math.prod(n for n in wanted if n != -1)
     if wanted.count(-1) == 1 and known and a.size % known == 0:
@@ -100,13 +100,13 @@ def reshape(a: Any, /, shape: int | Sequence[int]) -> Any:
 
 def ravel(a: Any) -> Any:
     """All entries in one dimension."""
-    a = as_operand(a)
+    a = as_operand(a, "ravel")
     return _reshape(a, shape=(a.size,))
 
 
 def expand_dims(a: Any, axis: int | Sequence[int]) -> Any:
     """A new axis of length 1 at each position ``axis`` of the result."""
-    a = as_operand(a)
+    a = as_operand(a, "expand_dims")
     count = a.ndim + (len(axis) if isinstance(axis, (tuple, list)) else 1)
     new = set(normalize_axes("expand_dims", axis, count))
     lengths = iter(a.shape)
@@ -115,7 +115,7 @@ def expand_dims(a: Any, axis: int | Sequence[int]) -> Any:
 
 def squeeze(a: Any, axis: int | Sequence[int] | None = None) -> Any:
     """Without axes of length 1: all of them, or those named."""
-    a = as_operand(a)
+    a = as_operand(a, "squeeze")
     gone = {i for i, n in enumerate(a.shape) if n == 1} if axis is None else set(normalize_axes("squeeze", axis, a.ndim))
     if wrong := [i for i in sorted(gone) if a.shape[i] != 1]:
         raise ShapeError(f"squeeze: axis {wrong[0]} has length {a.shape[wrong[0]]}; only axes of length 1 can be dropped")
@@ -136,7 +136,7 @@ def _(out: Any, x: Any, *, axes: Shape) -> tuple[LinearMap, ...]:
 
 def transpose(a: Any, axes: Sequence[int] | None = None) -> Any:
     """The axes in the order ``axes``, reversed by default."""
-    a = as_operand(a)
+    a = as_operand(a, "transpose")
     order = tuple(reversed(range(a.ndim))) if axes is None else normalize_axes("transpose", tuple(axes), a.ndim)
     if len(order) != a.ndim:
         raise ShapeError(f"transpose: axes {axes} must name each of the {a.ndim} dimensions once")
@@ -145,7 +145,7 @@ def transpose(a: Any, axes: Sequence[int] | None = None) -> Any:
 
 def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
     """Two axes exchanged."""
-    a = as_operand(a)
+    a = as_operand(a, "swapaxes")
     order = list(range(a.ndim))
     i, j = normalize_axis("swapaxes", axis1, a.ndim), normalize_axis("swapaxes", axis2, a.ndim)
     order[i], order[j] = j, i
@@ -154,7 +154,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
 
 def moveaxis(a: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Any:
     """The axes ``source`` moved to the positions ``destination``; the others keep their order."""
-    a = as_operand(a)
+    a = as_operand(a, "moveaxis")
     origins = normalize_axes("moveaxis", source, a.ndim)
     targets = normalize_axes("moveaxis", destination, a.ndim)
     if len(origins) != len(targets):
@@ -194,7 +194,7 @@ def _(out: Any, x: Any, *, shape: Shape) -> tuple[LinearMap, ...]:
 
 def broadcast_to(array: Any, shape: int | Sequence[int]) -> Any:
     """Entries repeated along new leading axes and along axes of length 1, up to ``shape``; the adjoint sums over them."""
-    array = as_operand(array)
+    array = as_operand(array, "broadcast_to")
     wanted = integers("broadcast_to", "the shape", shape)
     padded = (1,) * (len(wanted) - array.ndim) + array.shape
     if len(padded) != len(wanted) or any(m < 0 or n not in (1, m) for n, m in zip(padded, wanted, strict=True)):
@@ -279,7 +279,7 @@ def index_label(key: Any) -> str:
 
 def getitem(x: Any, key: Any) -> Any:
     """``x[key]``: integers, slices, None, …, boolean masks and integer arrays, by NumPy's rules."""
-    return _pick("index", as_operand(x), key)
+    return _pick("index", as_operand(x, "index"), key)
 
 
 def _pick(operation: str, x: Any, key: Any) -> Any:
@@ -293,7 +293,7 @@ def _pick(operation: str, x: Any, key: Any) -> Any:
 
 def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     """Entries along one axis by integer index (of the flattened operand for None). Repeated indices add up backward."""
-    a = ravel(a) if axis is None else as_operand(a)
+    a = ravel(a) if axis is None else as_operand(a, "take")
     axis = 0 if axis is None else normalize_axis("take", axis, a.ndim)
     places = as_operand(getattr(indices, "value", indices), "take")
     return _pick("take", a, (slice(None),) * axis + (places if places.size else places.astype(np.intp),))
@@ -301,7 +301,7 @@ def take(a: Any, indices: Any, axis: int | None = None) -> Any:
 
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The diagonal over two axes, as the last axis of the result."""
-    a = as_operand(a)
+    a = as_operand(a, "diagonal")
     if a.ndim < 2:
         raise ShapeError(f"diagonal: expected at least 2 dimensions, got shape {a.shape}")
     a = moveaxis(a, normalize_axes("diagonal", (axis1, axis2), a.ndim), (-2, -1))
@@ -313,14 +313,14 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 
 def flip(m: Any, axis: int | Sequence[int] | None = None) -> Any:
     """Entries in reverse order along the axes (all by default)."""
-    m = as_operand(m)
+    m = as_operand(m, "flip")
     axes = normalize_axes("flip", axis, m.ndim)
     return getitem(m, tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(m.ndim)))
 
 
 def roll(a: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Any:
     """Entries shifted cyclically along the axes (of the flattened operand for None)."""
-    a = as_operand(a)
+    a = as_operand(a, "roll")
     if axis is None:
         if not isinstance(shift, (int, np.integer)):
             raise ArgumentError(f"roll: shift {shift} needs an axis for each of its entries")
@@ -340,7 +340,7 @@ def roll(a: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
 
 def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
     """Each entry repeated, one count for all or one each, along an axis (of the flattened operand for None)."""
-    a = ravel(a) if axis is None else as_operand(a)
+    a = ravel(a) if axis is None else as_operand(a, "repeat")
     axis = 0 if axis is None else normalize_axis("repeat", axis, a.ndim)
     counts = np.asarray(integers("repeat", "repeats", repeats))
     if counts.min(initial=0) < 0:
@@ -352,7 +352,7 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Any:
 
 def tile(A: Any, reps: int | Sequence[int]) -> Any:  # noqa: N803 (NumPy's name)
     """The whole array repeated ``reps`` times along each axis."""
-    array = as_operand(A)
+    array = as_operand(A, "tile")
     counts = integers("tile", "reps", reps)
     if any(n < 0 for n in counts):
         raise ArgumentError(f"tile: expected repetitions of 0 or more, got {reps}")
@@ -388,7 +388,7 @@ def _(out: Any, *operands: Any, axis: int) -> tuple[LinearMap, ...]:
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     """Join along an existing axis (flattened for None)."""
-    parts = [as_operand(part) for part in arrays]
+    parts = [as_operand(part, "concatenate") for part in arrays]
     if not parts:
         raise ArgumentError("concatenate: expected at least one array, got none")
     if axis is None:
@@ -407,7 +407,7 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Join along a new axis."""
-    parts = [as_operand(part) for part in arrays]
+    parts = [as_operand(part, "stack") for part in arrays]
     if not parts:
         raise ArgumentError("stack: expected at least one array, got none")
     for position, part in enumerate(parts):
@@ -419,7 +419,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
 
 def split(ary: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Any]:
     """Cut along an axis into equal sections, or at the given places (NumPy's ``split``; PyTorch's ``chunk``)."""
-    ary = as_operand(ary)
+    ary = as_operand(ary, "split")
     axis = normalize_axis("split", axis, ary.ndim)
     length = ary.shape[axis]
     if isinstance(indices_or_sections, (int, np.integer)):
@@ -439,7 +439,7 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
     ``mode="constant"`` fills with ``constant_values``; "edge", "reflect", "symmetric" and "wrap" repeat entries, whose cotangents
     then add up.
     """
-    array = as_operand(array)
+    array = as_operand(array, "pad")
     if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
         raise ArgumentError(f"pad: mode {mode!r} is not differentiable here; expected constant, edge, reflect, symmetric or wrap")
     try:
