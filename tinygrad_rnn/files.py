@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 
@@ -13,6 +12,8 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path
     Raises:
         OSError: if the folder does not exist or cannot be written to; nothing is left behind.
     """
+    import tempfile  # takes a twentieth of the time that NumPy takes to import, and is seldom needed
+
     target = Path(path)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part")
     try:
@@ -36,6 +37,8 @@ def write_together(folder: str | os.PathLike[str], files: dict[str, bytes]) -> l
     Raises:
         OSError: if the folder or a file cannot be written; what was there before stays.
     """
+    import tempfile
+
     place = Path(folder)
     missing = [path for path in (place, *place.parents) if not path.exists()]
     place.mkdir(parents=True, exist_ok=True)

@@ -281,3 +281,15 @@ def _values(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _values(part) for key, part in tree.items()}
     return _value(tree)
+
+
+def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    return call_ufunc(ufunc, method, inputs, options)
+
+
+def _array_function(self: Tensor, function: Any, types: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    return call_function(function, arguments, options)
+
+
+Tensor.__array_ufunc__ = _array_ufunc
+Tensor.__array_function__ = _array_function

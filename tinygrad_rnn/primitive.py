@@ -37,13 +37,10 @@ class Primitive:
         self.name = self.__name__ = name
         self.forward = forward
         self.elementwise = elementwise
-        self.rule: Rule = self._no_rule
+        self.rule: Rule = functools.partial(_no_rule, name)
         self.__doc__ = forward.__doc__
         self.__module__ = forward.__module__
         self.__wrapped__ = forward
-
-    def _no_rule(self, *_: Any, **__: Any) -> tuple[LinearMap, ...]:
-        raise ArgumentError(f"{self.name}: this primitive has no rule. Give it one with @{self.name}.defrule")
 
     def defrule(self, rule: Rule) -> Rule:
         """Declare the local Jacobians: ``rule(out, *operands, **statics) -> (LinearMap, …)``, one per operand."""
@@ -95,6 +92,10 @@ class Opaque(Primitive):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(f"{self.name}: an opaque primitive belongs to its graph and cannot be pickled; save values instead")
+
+
+def _no_rule(name: str, *_: Any, **__: Any) -> tuple[LinearMap, ...]:
+    raise ArgumentError(f"{name}: this primitive has no rule. Give it one with @{name}.defrule")
 
 
 def _lookup(name: str) -> Primitive:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Sequence
@@ -50,6 +49,8 @@ class Table:
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
     def _repr_html_(self) -> str:
+        import html
+
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
         caption = f"<caption>{html.escape(self.title)}. {html.escape(self.caption)}</caption>"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -257,15 +257,9 @@ class Tensor:
             return _unary(primitive, operands[0])
         return apply(primitive, operands, statics)
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        from .numpy_protocol import call_ufunc
-
-        return call_ufunc(ufunc, method, inputs, options)
-
-    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
-        from .numpy_protocol import call_function
-
-        return call_function(function, arguments, options)
+    # The room numpy_protocol, which lies above this one, adds its two methods here.
+    __array_ufunc__: ClassVar[Callable[..., Any]]
+    __array_function__: ClassVar[Callable[..., Any]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if self._node is not None and state.recording:
@@ -274,6 +268,12 @@ class Tensor:
                 "(a copy) if that is what you want, and np.stack to join a list of Tensors"
             )
         return np.array(self.value, dtype=dtype, copy=copy)
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles of a leaf are leaves of their own; a computed Tensor has no copy apart from its graph."""
+        if not self.is_leaf:
+            raise GraphError("copy: only a leaf can be deep-copied or pickled; this Tensor was computed. Use .detach() first")
+        return _restored, (type(self), self._value, self.requires_grad, self.name, None if self.grad is None else self.grad._value)
 
     # -- Python -------------------------------------------------------------------------------------------------------------
 
@@ -448,6 +448,16 @@ def _make(value: Any, node: Node | None, name: str | None = None) -> Tensor:
     return made
 
 
+def _restored(kind: type[Tensor], value: Any, requires_grad: bool, name: str | None, gradient: Any) -> Tensor:
+    made = _new(kind)
+    made._value = as_array(value)
+    made._name = name
+    made._node = Leaf(made._value, name) if requires_grad else None
+    if gradient is not None:
+        made.grad = gradient
+    return made
+
+
 def lift(node: Node) -> Tensor:
     """The Tensor that shows a node."""
     return _make(node.value, node)
@@ -576,7 +586,7 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
             recorded.append(node)
         else:
             recorded.append(value if operand._name is None else Constant(value, operand._name))
-    if len(values) > 1 and any(value.dtype != values[0].dtype for value in values):
+    if not primitive.elementwise and len(values) > 1 and any(value.dtype != values[0].dtype for value in values[1:]):
         dtype = np.result_type(*values)
         return apply(primitive, tuple(_operand(operand, primitive.name).astype(dtype) for operand in operands), statics)
     out = state.quiet.run(primitive.forward, *values, **(statics or {}))
