@@ -471,7 +471,7 @@ def as_tensor(value: Any) -> Tensor:
 def compare(question: Callable[..., Any], *operands: Any, **options: Any) -> Any:
     """The answer of an operator or a ufunc on the plain values, a plain array."""
     try:
-        return question(*(operand._value if isinstance(operand, Tensor) else operand for operand in operands), **options)
+        return question(*[operand._value if isinstance(operand, Tensor) else operand for operand in operands], **options)
     except (TypeError, ValueError) as error:
         kind = ShapeError if isinstance(error, ValueError) else DtypeError
         raise kind(f"{question.__name__}: {error}. Compare with numbers of a shape that broadcasts") from None
@@ -586,7 +586,7 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
             recorded.append(node)
         else:
             recorded.append(value if operand._name is None else Constant(value, operand._name))
-    if not primitive.elementwise and len(values) > 1 and any(value.dtype != values[0].dtype for value in values[1:]):
+    if not primitive.elementwise and len(values) > 1 and len({value.dtype for value in values}) > 1:
         dtype = np.result_type(*values)
         return apply(primitive, tuple(_operand(operand, primitive.name).astype(dtype) for operand in operands), statics)
     out = state.quiet.run(primitive.forward, *values, **(statics or {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ShapeError
 from ..graph import scope
-from ..tensor import Tensor
+from ..tensor import Tensor, as_array
 
 
 class Parameter(Tensor):
@@ -24,14 +25,14 @@ class Parameter(Tensor):
 class Module:
     """Base of layers: define ``forward``; Parameters and Modules that are set as attributes are found by their names.
 
-    Calling a module opens a scope with its name: that of the attribute that holds it, or its class's in lower case.
+    A list, tuple or dict of them is looked into: ``self.layers = [nn.Linear(2, 2), …]`` gives ``layers.0.weight`` and so on. Calling a
+    module opens a scope with its name: that of the attribute that holds it, or its class's in lower case.
 
     Example:
         >>> import numpy as np
         >>> from tinygrad_rnn import nn
         >>> class Double(nn.Module):
         ...     def __init__(self):
-        ...         super().__init__()
         ...         self.weight = nn.Parameter([2.0], name="w")
         ...     def forward(self, x):
         ...         return x * self.weight
@@ -40,45 +41,52 @@ class Module:
         (2.0, ['weight'])
     """
 
-    training: bool
-    _label: str
-
-    def __init__(self) -> None:
-        self.training = True
-        self._label = type(self).__name__.lower()
+    training: bool = True
+    _label: str | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Parameter) and value.name is None:
-            value.name = name
-        elif isinstance(value, Module):
-            value._label = name
+        for full, held in _held(name, value):
+            if isinstance(held, Module):
+                held._label = full
+            elif held.name is None:
+                held.name = full
         super().__setattr__(name, value)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        with scope(self._label, owner=self):
+        with scope(self._label or type(self).__name__.lower(), owner=self):
             return self.forward(*arguments, **options)
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         """What the module computes; subclasses define it."""
         raise NotImplementedError(f"{type(self).__name__}: a module needs a method forward(self, …)")
 
+    def _members(self) -> Iterator[tuple[str, Parameter | Module]]:
+        return (member for name, value in vars(self).items() for member in _held(name, value))
+
     def children(self) -> Iterator[tuple[str, Module]]:
-        """The modules held directly, by attribute name."""
-        return ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+        """The modules held directly, by name."""
+        return ((name, member) for name, member in self._members() if isinstance(member, Module))
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all inside it, level by level, with their dotted names; one that is held in two places comes once."""
+        seen: set[int] = {id(self)}
+        pending: deque[tuple[str, Module]] = deque([(prefix, self)])
+        while pending:
+            path, module = pending.popleft()
+            yield path, module
+            for name, child in module.children():
+                if id(child) not in seen:
+                    seen.add(id(child))
+                    pending.append((f"{path}.{name}" if path else name, child))
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """Every parameter with its dotted name; one that is held in two places comes once."""
         seen: set[int] = set()
-        pending: list[tuple[str, Module]] = [(prefix, self)]
-        while pending:
-            path, module = pending.pop(0)
-            for name, value in vars(module).items():
-                full = f"{path}.{name}" if path else name
-                if isinstance(value, Parameter) and id(value) not in seen:
-                    seen.add(id(value))
-                    yield full, value
-                elif isinstance(value, Module):
-                    pending.append((full, value))
+        for path, module in self.named_modules(prefix):
+            for name, member in module._members():
+                if isinstance(member, Parameter) and id(member) not in seen:
+                    seen.add(id(member))
+                    yield f"{path}.{name}" if path else name, member
 
     def parameters(self) -> Iterator[Parameter]:
         """Every parameter once."""
@@ -87,13 +95,13 @@ class Module:
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
         for parameter in self.parameters():
-            parameter.grad = None
+            if parameter.requires_grad:
+                parameter.grad = None
 
     def train(self, mode: bool = True) -> Module:
         """Switch this module and all inside it to training (dropout and the like), or out of it."""
-        self.training = mode
-        for _, child in self.children():
-            child.train(mode)
+        for _, module in self.named_modules():
+            module.training = mode
         return self
 
     def eval(self) -> Module:
@@ -116,17 +124,31 @@ class Module:
             raise ArgumentError(f"load_state_dict: missing {missing}; expected {sorted(own)}")
         if unexpected := sorted(state.keys() - own.keys()):
             raise ArgumentError(f"load_state_dict: unexpected {unexpected}; expected {sorted(own)}")
+        values = {}
         for name, parameter in own.items():
-            if np.shape(state[name]) != parameter.shape:
-                raise ShapeError(f"load_state_dict: {name} has shape {np.shape(state[name])}; expected {parameter.shape}")
-        values = {name: np.array(state[name], dtype=parameter.dtype) for name, parameter in own.items()}
+            value = as_array(state[name], f"load_state_dict: {name}")
+            if value.shape != parameter.shape:
+                raise ShapeError(f"load_state_dict: {name} has shape {value.shape}; expected {parameter.shape}")
+            values[name] = value
         for name, parameter in own.items():
             parameter.value = values[name]
 
     def __repr__(self) -> str:
-        inside = [f"{name}={child!r}" for name, child in self.children()]
-        inside += [f"{name}: {value.shape}" for name, value in vars(self).items() if isinstance(value, Parameter)]
-        return f"{type(self).__name__}({', '.join(inside)})"
+        lines = []
+        for path, module in self.named_modules():
+            shapes = [f"{name} {member.shape}" for name, member in module._members() if isinstance(member, Parameter)]
+            lines.append("  " * (path.count(".") + 1 if path else 0) + (f"{path}: " if path else "") + type(module).__name__)
+            lines[-1] += f"({', '.join(shapes)})"
+        return "\n".join(lines)
+
+
+def _held(name: str, value: Any) -> Iterator[tuple[str, Parameter | Module]]:
+    """The parameters and modules in an attribute: itself, or those in a list, tuple or dict, with their names."""
+    if isinstance(value, (Parameter, Module)):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _held(f"{name}.{key}", part)
 
 
 def checked_size(owner: Module, what: str, size: Any) -> int:
