@@ -299,7 +299,9 @@ class _Layer(_Recurrent):
         if given.shape[0] == 0:
             raise ShapeError(f"{type(self).__name__}: x of shape {given.shape} has no steps; expected at least one")
         first = self._initial(state, (1, *given.shape[1:-1], self.hidden_size))
-        sequence, last = self._run(given, type(first)(*(part[0] for part in first)))
+        with scope(time=0, group=recording.scope):
+            first = type(first)(*(landmark(part[0], field[0], field) for field, part in zip(first._fields, first, strict=True)))
+        sequence, last = self._run(given, first)
         return (sequence.swapaxes(0, 1) if turned else sequence), type(last)(*(ops.expand_dims(part, 0) for part in last))
 
     def _run(self, x: Tensor, past: Any) -> tuple[Tensor, Any]:
