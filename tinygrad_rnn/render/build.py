@@ -11,7 +11,7 @@ from ..trace import Trace
 from .fold import Edge, Place
 from .ledger import Ledger
 from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode, Shape
-from .text import glyph, number, relative
+from .text import formula, glyph, number, relative
 
 Key = tuple[Any, ...]
 """What a drawn node is: ("node", number), ("leaf", number, place, alias), ("run", layer, first, last) or ("class", signature)."""
@@ -63,8 +63,8 @@ class Sketch:
         """The drawn node that stands for one of the ledger; None if it is left out."""
         raise NotImplementedError
 
-    def leaf(self, edge: Edge, start: Key) -> Key | None:
-        """The drawn node that stands for the leaf that an edge leads to."""
+    def end(self, edge: Edge, start: Key) -> Key | None:
+        """The drawn node that an edge leads to, from the one that stands for its source."""
         raise NotImplementedError
 
     def alone(self, edge: Edge, start: Key, end: Key) -> Key:
@@ -78,7 +78,7 @@ class Sketch:
     def label(self, edge: Edge) -> str:
         """The multiplication of an edge."""
         step = edge.strongest
-        return "" if step.kind == "route" else step.label
+        return "" if step.kind == "route" else formula(step)
 
     def clusters(self, numbers: dict[Key, int]) -> tuple[RenderCluster, ...]:
         raise NotImplementedError
@@ -93,15 +93,15 @@ class Sketch:
             if start is None:
                 continue
             for edge in self.flow.out[source]:
-                end = self.stands(edge.target) if self.flow.out[edge.target] else self.leaf(edge, start)
+                end = self.end(edge, start)
                 if end is None or (start == end and start[0] == "run"):
                     continue
                 self.nodes.setdefault(start, None)
                 self.nodes.setdefault(end, edge)
-                same = (start, end, edge.kind, self.ledger.lane(edge), self._back(edge), *self.alone(edge, start, end))
+                same = (start, end, edge.kind, self.ledger.lane(edge), self.back(edge), *self.alone(edge, start, end))
                 self.bundles.setdefault(same, []).append(edge)
 
-    def _back(self, edge: Edge) -> int | None:
+    def back(self, edge: Edge) -> int | None:
         """By how many steps of its recurrence an edge goes back in time."""
         source, target = (self.flow.places.get(node) for node in (edge.source, edge.target))
         if source is None or target is None or source[0] != target[0]:
@@ -124,7 +124,7 @@ class Sketch:
             edges=tuple(edges),
             clusters=self.clusters(numbers),
             layers=layers,
-            lanes=tuple(None if layer not in self.ledger.states else layer in lanes.values() for layer in range(len(layers))),
+            lanes=tuple(self.ledger.highways.get(layer) for layer in range(len(layers))),
             count=self.ledger.count,
             rolled=self.rolled,
         )
@@ -140,7 +140,7 @@ class Sketch:
         """What one node of the ledger looks like."""
         info = self.flow.infos[node]
         sign = glyph(info)
-        if node == self.flow.root:
+        if node == self.flow.root and info.role is None:
             return "root", info.symbol if info.name is not None else f"loss  {sign}", "", info
         if not self.flow.out[node]:
             return "leaf", sign, "" if self.ledger.times else _shape(info), info
@@ -178,7 +178,9 @@ class UnrolledSketch(Sketch):
             return "node", node
         return "run", owner[0], *self.run_of[owner[1]]
 
-    def leaf(self, edge: Edge, start: Key) -> Key | None:
+    def end(self, edge: Edge, start: Key) -> Key | None:
+        if self.flow.out[edge.target]:
+            return self.stands(edge.target)
         if start[0] == "run":
             return None  # what hidden steps hand to the parameters is not drawn
         place = self.flow.places.get(edge.source)
@@ -203,7 +205,7 @@ class UnrolledSketch(Sketch):
                 members.setdefault(key[1:], []).append(position)
             else:
                 place: Place | None = key[2] if key[0] == "leaf" else self.flow.places.get(key[1])
-                if place is not None and key[1] != self.flow.root:
+                if place is not None and place[1] in self.shown and (key[1] != self.flow.root or self.flow.infos[key[1]].role):
                     members.setdefault((place[0], place[1], place[1]), []).append(position)
         return tuple(
             RenderCluster(
@@ -226,7 +228,7 @@ class RolledSketch(Sketch):
         self.speaks: dict[int, int] = {}
         self.signature: dict[int, int] = {}
         for node, info in self.flow.infos.items():
-            if (owner := ledger.owners.get(node)) is not None and node != self.flow.root:
+            if (owner := ledger.owners.get(node)) is not None and (node != self.flow.root or info.role):
                 sign = self.signatures.setdefault(self._described(node, info, owner), len(self.signatures))
                 self.signature[node] = sign
                 spoken = self.speaks.setdefault(sign, node)
@@ -237,15 +239,18 @@ class RolledSketch(Sketch):
         if info.name is not None:
             return owner[0], info.name, info.op, info.role
         parent = next(iter(self.flow.into[node]), None)
-        if parent is None:
+        if parent is None or parent.source not in self.signature:
             return owner[0], info.op
-        return owner[0], info.op, self.signature.get(parent.source, -1), parent.strongest.op, parent.strongest.position
+        return owner[0], info.op, self.signature[parent.source], parent.strongest.op, parent.strongest.position
 
     def stands(self, node: int) -> Key | None:
         sign = self.signature.get(node)
         return ("node", node) if sign is None else ("class", sign)
 
-    def leaf(self, edge: Edge, start: Key) -> Key | None:
+    def end(self, edge: Edge, start: Key) -> Key | None:
+        if self.flow.out[edge.target]:
+            end, back = self.stands(edge.target), self.back(edge)
+            return end if back is None or end is None else ("past", end[1], back)
         layer = self.ledger.owners[edge.source][0] if start[0] == "class" else None
         return "leaf", edge.target, layer
 
@@ -257,17 +262,20 @@ class RolledSketch(Sketch):
         return super().label(edge) if owner is None else relative(super().label(edge), owner[1])
 
     def describe(self, key: Key) -> tuple[Shape, str, str, NodeInfo | None]:
-        node = self.speaks[key[1]] if key[0] == "class" else key[1]
+        node = key[1] if key[0] in ("node", "leaf") else self.speaks[key[1]]
         shape, label, note, info = self.look(node)
         owner = self.ledger.owners.get(node)
-        return shape, relative(label, owner[1]) if owner else label, note, info
+        later = key[2] if key[0] == "past" else 0
+        return shape, relative(label, owner[1] + later) if owner else label, note, info
 
     def clusters(self, numbers: dict[Key, int]) -> tuple[RenderCluster, ...]:
-        members: dict[int, list[int]] = {}
-        for key, position in numbers.items():
-            layer = self.ledger.owners[self.speaks[key[1]]][0] if key[0] == "class" else key[2] if key[0] == "leaf" else None
-            if layer is not None:
-                members.setdefault(layer, []).append(position)
         first, last = self.ledger.times[0], self.ledger.times[-1]
-        label = f"every step t = {first} … {last}"
-        return tuple(RenderCluster(label, layer, first, last, tuple(members[layer])) for layer in sorted(members))
+        members: dict[tuple[int, int, int, str], list[int]] = {}
+        for key, position in numbers.items():
+            layer = key[2] if key[0] == "leaf" else None if key[0] == "node" else self.ledger.owners[self.speaks[key[1]]][0]
+            if layer is not None and key[0] == "past":
+                label = f"t {'−' if key[2] > 0 else '+'} {abs(key[2])}"
+                members.setdefault((layer, first - key[2], first - key[2], label), []).append(position)
+            elif layer is not None:
+                members.setdefault((layer, first, last, f"every t = {first} … {last}"), []).append(position)
+        return tuple(RenderCluster(key[3], key[0], key[1], key[2], tuple(members[key])) for key in sorted(members))

@@ -1,18 +1,25 @@
 """A :class:`RenderGraph` as DOT text: the same bytes in every run.
 
-Ranks run from right to left. Each step is a cluster between two invisible points, its way in and its way out; way out to way in, the
-steps follow each other. A highway is drawn through these points, which keeps it straight.
+Ranks run from right to left. Each step is a cluster between a way in on its right and a way out on its left, invisible points that
+keep the steps in order. What goes from step to step passes through points like them, which keeps it straight and out of other boxes.
 """
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from itertools import groupby, pairwise
 
 from ..linear_maps import KINDS
 from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode
-from .style import FONT, LANE_WIDTH, LINES, MEANINGS, Theme, shade, width
+from .style import FONT, LANE_WIDTH, LINES, MEANINGS, Theme, line_colour, width
 from .text import cleaned, span, wrapped
+
+
+class Raw(str):
+    """DOT text that needs no quoting."""
+
+    __slots__ = ()
 
 
 def quoted(text: str) -> str:
@@ -22,15 +29,9 @@ def quoted(text: str) -> str:
 
 
 def attributes(**values: object) -> str:
-    """An attribute list. Strings are quoted; those that are DOT text already come as :class:`Raw`."""
+    """An attribute list: text is quoted, numbers and :class:`Raw` are not."""
     parts = (f"{name}={value if isinstance(value, (Raw, int, float)) else quoted(str(value))}" for name, value in values.items())
     return f"[{' '.join(parts)}]"
-
-
-class Raw(str):
-    """DOT text that needs no quoting."""
-
-    __slots__ = ()
 
 
 def dot_lines(graph: RenderGraph, theme: Theme) -> list[str]:
@@ -43,25 +44,47 @@ class _Writer:
         self.graph = graph
         self.theme = theme
         self.cluster_of = {node: number for number, cluster in enumerate(graph.clusters) for node in cluster.nodes}
+        self.points: dict[int, list[str]] = {}
+        self.crossing = [self._crosses(position, edge) for position, edge in enumerate(graph.edges)]
+        self.trunks = {
+            key: f"state{graph.clusters[self.cluster_of[edge.source]].layer}"
+            for edge, crosses in zip(graph.edges, self.crossing, strict=True)
+            for key in (edge.source, edge.target)
+            if crosses and edge.lane is None
+        }
 
     def lines(self) -> Iterator[str]:
         yield from self._head()
-        for number, cluster in enumerate(self.graph.clusters):
-            yield from self._cluster(number, cluster)
+        several = len({cluster.layer for cluster in self.graph.clusters}) > 1
+        for layer, clusters in groupby(enumerate(self.graph.clusters), key=lambda numbered: numbered[1].layer):
+            if several:
+                yield f"subgraph cluster_layer{layer} {{"
+                yield "\tgraph " + attributes(
+                    label=self.graph.layers[layer],
+                    labelloc=Raw("t"),
+                    labeljust=Raw("l"),
+                    style="rounded",
+                    color=self.theme.frame,
+                    margin=12,
+                )
+            for number, cluster in clusters:
+                yield from self._cluster(number, cluster)
+            if several:
+                yield "}"
         for node in self.graph.nodes:
             if node.key not in self.cluster_of:
                 yield self._node(node)
         yield from self._order()
-        for edge in self.graph.edges:
-            yield from self._edge(edge)
+        for position, edge in enumerate(self.graph.edges):
+            yield from self._edge(position, edge)
 
     def _head(self) -> Iterator[str]:
         theme = self.theme
         yield "graph " + attributes(
             rankdir=Raw("RL"),
             newrank=Raw("true"),
-            nodesep=0.14,
-            ranksep=0.12,
+            nodesep=0.1,
+            ranksep=0.08,
             fontname=FONT,
             fontsize=12,
             fontcolor=theme.text,
@@ -88,54 +111,59 @@ class _Writer:
     def _legend(self) -> str:
         theme, graph = self.theme, self.graph
         used = [kind for kind in KINDS if any(edge.kind == kind and edge.lane is None for edge in graph.edges)]
-        cells = [self._sample(theme.kinds[kind], LINES[kind].upper(), 3) + _cell(MEANINGS[kind]) for kind in used]
+        cells = [_sample(theme.kinds[kind], LINES[kind].upper(), double=kind == "add") + _cell(MEANINGS[kind]) for kind in used]
         if any(graph.lanes):
-            cells.append(self._sample(theme.highway, "SOLID", 6) + _cell("highway: no matrix from state to state", bold=True))
-        for name, lane in zip(graph.layers, graph.lanes, strict=True):
-            if lane is False:
-                cells.append(_cell(f"{name}: no matmul-free path", bold=True))
-        cells.append(
-            _cell(f"numbers are gains; {graph.count} multiplications, from the loss (right) to the inputs (left)", colour=theme.muted)
-        )
-        return f'<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="4" CELLPADDING="1"><TR>{"".join(cells)}</TR></TABLE>'
-
-    def _sample(self, colour: str, style: str, weight: int) -> str:
-        return f'<TD WIDTH="34" HEIGHT="8" CELLPADDING="0" BORDER="{weight}" SIDES="B" COLOR="{colour}" STYLE="{style}"></TD>'
+            cells.append(_sample(theme.highway, "SOLID", weight=6) + _cell("highway: no matrix from state to state", bold=True))
+        missing = [name for name, lane in zip(graph.layers, graph.lanes, strict=True) if lane is False]
+        if missing:
+            cells.append(_cell(f"{cleaned(', '.join(missing))}: no matmul-free path", bold=True))
+        caption = f"{graph.count} backward multiplications, numbers are gains"
+        table = '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{}" CELLPADDING="0">{}</TABLE>'
+        rows = [table.format(5, "<TR>" + "".join(cells) + "</TR>")] if cells else []
+        rows += [_coloured(line, theme.muted) for line in (caption, "from the loss on the right to the inputs on the left")]
+        return table.format(0, "".join(f"<TR><TD>{row}</TD></TR>" for row in rows))
 
     # -- nodes ------------------------------------------------------------------------------------------------------------------
 
     def _cluster(self, number: int, cluster: RenderCluster) -> Iterator[str]:
         theme = self.theme
         yield f"subgraph cluster_{number} {{"
-        label = cluster.label if len(self.graph.layers) < 2 else f"{self.graph.layers[cluster.layer]}  {cluster.label}"
         yield "\tgraph " + attributes(
-            label=label, labelloc=Raw("t"), style="rounded,filled", color=theme.frame, fillcolor=theme.step, fontcolor=theme.muted, margin=8
+            label=cluster.label,
+            labelloc=Raw("t"),
+            style="rounded,filled",
+            color=theme.frame,
+            fillcolor=theme.step,
+            fontcolor=theme.muted,
+            margin=8,
         )
-        nodes = [self.graph.nodes[key] for key in cluster.nodes]
-        for node in nodes:
-            yield "\t" + self._node(node)
-        if not self.graph.rolled:
-            yield from self._gates_of(number, cluster)
+        for key in cluster.nodes:
+            yield "\t" + self._node(self.graph.nodes[key])
+        yield from self._ways(number, cluster)
         yield "}"
 
-    def _gates_of(self, number: int, cluster: RenderCluster) -> Iterator[str]:
-        """The way in on the right of a cluster and the way out on its left."""
-        inside = set(cluster.nodes)
+    def _ways(self, number: int, cluster: RenderCluster) -> Iterator[str]:
+        """The way in on the right of a cluster and the way out on its left, and the points beside them."""
+        inside, theme = set(cluster.nodes), self.theme
         edges = [edge for edge in self.graph.edges if edge.source in inside and edge.target in inside]
-        point = self._point(cluster.layer)
-        yield f"\tin{number} {point}"
-        yield f"\tout{number} {point}"
+        yield f"\tin{number}, out{number} [shape=point style=invis width=0.01]"
+        points = self.points.get(number, [])
+        for point in points:
+            group = point.split("_")[0]
+            look: dict[str, object] = {"width": 0.01, "style": "invis"}
+            if group.startswith("lane"):  # as wide as the line, so that its pieces meet without a seam
+                look = {"width": round(LANE_WIDTH / 72, 3), "color": theme.highway, "fillcolor": theme.highway, "penwidth": 0}
+            yield f"\t{point} {attributes(shape=Raw('point'), group=group, **look)}"
+        for side in ("in", "out"):
+            beside = [point for point in points if point.split("_")[1] == side]
+            if beside:
+                yield f"\t{{rank=same; {side}{number}; {'; '.join(beside)}}}"
         fed, feeding = {edge.target for edge in edges}, {edge.source for edge in edges}
         for key in cluster.nodes:
             if key not in fed:
                 yield f"\tin{number} -> n{key} [style=invis minlen=0 weight=0]"
             if key not in feeding:
                 yield f"\tn{key} -> out{number} [style=invis minlen=0 weight=0]"
-
-    def _point(self, layer: int) -> str:
-        if not self.graph.lanes[layer]:
-            return "[shape=point style=invis width=0.01 height=0.01]"
-        return attributes(shape=Raw("point"), width=0.01, height=0.01, color=self.theme.highway, group=f"lane{layer}")
 
     def _node(self, node: RenderNode) -> str:
         theme = self.theme
@@ -156,25 +184,25 @@ class _Writer:
         elif node.shape == "operation":
             look |= {"shape": Raw("circle"), "style": "filled", "margin": "0,0"}
         elif node.shape == "fold":
-            look |= {"style": "rounded,dashed", "fontsize": 14}
+            look |= {"style": "rounded,dashed", "fontsize": 14, "group": f"state{self.graph.clusters[self.cluster_of[node.key]].layer}"}
         if node.lane is not None and node.shape != "fold":
             look |= {"color": theme.highway, "penwidth": 2.5, "group": f"lane{node.lane}"}
+        elif node.key in self.trunks:
+            look["group"] = self.trunks[node.key]
         return f"n{node.key} {attributes(**look)}"
 
     def _label(self, node: RenderNode) -> object:
         if not node.note:
             return node.label
-        note = f'<FONT POINT-SIZE="9">{_escaped(node.note)}</FONT>'
-        return Raw(f"<{_escaped(node.label)}<BR/>{note}>")
+        size = 12 if node.shape == "fold" else 9
+        return Raw(f'<{_escaped(node.label)}<BR/><FONT POINT-SIZE="{size}">{_escaped(node.note)}</FONT>>')
 
     # -- edges ------------------------------------------------------------------------------------------------------------------
 
     def _order(self) -> Iterator[str]:
         """One step after the other, and the same step of all layers above each other."""
-        if self.graph.rolled:
-            return
         clusters = list(enumerate(self.graph.clusters))
-        for (earlier, before), (later, after) in zip(clusters, clusters[1:], strict=False):
+        for (earlier, before), (later, after) in pairwise(clusters):
             if before.layer == after.layer:
                 yield f"out{later} -> in{earlier} [style=invis weight=0]"
         for first in sorted({cluster.first for _, cluster in clusters}):
@@ -182,62 +210,90 @@ class _Writer:
             if len(same) > 1:
                 yield f"{{rank=same; {'; '.join(same)}}}"
 
-    def _edge(self, edge: RenderEdge) -> Iterator[str]:
-        theme = self.theme
-        if edge.lane is not None:
-            yield from self._lane(edge)
-            return
-        gain = "" if edge.kind == "add" and edge.low == edge.high == 1.0 else span(edge.low, edge.high)
-        if edge.kind == "route" and gain == "1":
-            gain = ""
-        times = f"{edge.count} ×" if edge.count > 1 and not self.graph.rolled else ""
-        loop = "t → t−1" if self.graph.rolled and edge.back else ""
-        look: dict[str, object] = {
-            "label": "\n".join(part for part in (wrapped(edge.label), gain, times, loop) if part),
-            "color": shade(theme.kinds[edge.kind], theme.background, edge.high),
-            "style": Raw(LINES[edge.kind]),
-            "penwidth": width(edge.high),
-        }
+    def _crosses(self, position: int, edge: RenderEdge) -> bool:
+        """Whether an edge leads to an earlier step of its layer; if so, it gets points to pass through."""
         source, target = self.cluster_of.get(edge.source), self.cluster_of.get(edge.target)
-        if self.graph.rolled and edge.back:
-            look["constraint"] = Raw("false")
-        elif source is not None and target is not None and source != target:
-            one, other = self.graph.clusters[source], self.graph.clusters[target]
-            if one.layer != other.layer or other.first > one.first:
-                look["constraint"] = Raw("false")
-            else:
-                look["weight"] = 3
-        yield f"n{edge.source} -> n{edge.target} {attributes(**look)}"
+        if source is None or target is None:
+            return False
+        one, other = self.graph.clusters[source], self.graph.clusters[target]
+        if one.layer != other.layer or other.first >= one.first:
+            return False
+        for cluster, side in ((source, "out"), (target, "in")):
+            point = self._point(position, edge, cluster, side)
+            if point not in self.points.setdefault(cluster, []):
+                self.points[cluster].append(point)
+        return True
 
-    def _lane(self, edge: RenderEdge) -> Iterator[str]:
-        """A piece of highway; between steps it runs through the ways out and in."""
-        colour = self.theme.highway
-        bold = {"color": colour, "penwidth": LANE_WIDTH, "weight": 100}
-        label = f"{edge.label}  {span(edge.low, edge.high)}" if edge.label else ""
-        named = bold | {"label": label, "fontcolor": colour, "fontsize": 12}
+    def _point(self, position: int, edge: RenderEdge, cluster: int, side: str) -> str:
+        return (
+            f"lane{edge.lane}_{side}_{cluster}" if edge.lane is not None else f"state{self.graph.clusters[cluster].layer}_{side}_{position}"
+        )
+
+    def _edge(self, position: int, edge: RenderEdge) -> Iterator[str]:
+        look = self._look(edge)
         source, target = self.cluster_of.get(edge.source), self.cluster_of.get(edge.target)
-        if source is None or target is None or source == target:
-            yield f"n{edge.source} -> n{edge.target} {attributes(**named)}"
-            return
         start, end = f"n{edge.source}", f"n{edge.target}"
-        if self.graph.nodes[edge.source].shape == "fold":
-            start = ""
-        if self.graph.nodes[edge.target].shape == "fold":
-            end = ""
-        headless = {"arrowhead": Raw("none")}
-        if start:
-            yield f"{start} -> out{source} {attributes(**(named | headless))}"
-        else:
-            yield f"in{source} -> out{source} {attributes(**(bold | headless))}"
-        yield f"out{source} -> in{target} {attributes(**(bold | headless | ({} if start else {'label': label})))}"
-        if end:
-            yield f"in{target} -> {end} {attributes(**bold)}"
+        if not self.crossing[position]:
+            if source is not None and source != target and self.graph.nodes[edge.target].shape != "leaf":
+                look["constraint"] = Raw("false")
+            elif source is None and target is not None and look["label"]:
+                look["minlen"] = 2
+            yield f"{start} -> {end} {attributes(**look)}"
+            return
+        assert source is not None and target is not None
+        out, into = self._point(position, edge, source, "out"), self._point(position, edge, target, "in")
+        look["weight"] = 100 if edge.lane is not None else 20
+        label = look.pop("label")
+        leaving, through = {"headclip": Raw("false"), "arrowhead": Raw("none")}, {"tailclip": Raw("false")}
+        lane = edge.lane is not None
+        if lane and self.graph.nodes[edge.source].shape == "fold":
+            start, leaving = self._point(position, edge, source, "in"), leaving | through
+        yield f"{start} -> {out} {attributes(label=label, **look, **leaving)}"
+        yield f"{out} -> {into} {attributes(**(look | leaving | through))}"
+        if not (lane and self.graph.nodes[edge.target].shape == "fold"):
+            yield f"{into} -> {end} {attributes(**look, **through)}"
+
+    def _look(self, edge: RenderEdge) -> dict[str, object]:
+        """Label, colour and line of an edge."""
+        theme = self.theme
+        gain = span(edge.low, edge.high)
+        if (edge.kind in ("add", "route") and gain == "1") or (edge.label == "" and edge.count > 1):
+            gain = ""
+        loop = "t → t−1" if self.graph.rolled and edge.back == 1 else ""
+        if edge.lane is not None:
+            colour = theme.highway
+            label = f"{edge.label}  {gain}    {loop}".rstrip() + "\n "  # the empty line lifts it off the bold one
+            return {"label": label, "fontcolor": colour, "fontsize": 13, "color": colour, "penwidth": LANE_WIDTH}
+        times = f"{edge.count} ×" if edge.count > 1 and not self.graph.rolled else ""
+        return {
+            "label": "\n".join(part for part in (wrapped(edge.label), gain, times, loop) if part),
+            "color": Raw(f'"{line_colour(theme, edge.kind, edge.high)}"'),
+            "style": Raw(LINES[edge.kind]),
+            "penwidth": width(edge.kind, edge.high),
+        }
 
 
 def _escaped(text: str) -> str:
-    return html.escape(cleaned(text))
+    return _literal(cleaned(text))
 
 
-def _cell(text: str, *, bold: bool = False, colour: str | None = None) -> str:
-    inner = f"<B>{_escaped(text)}</B>" if bold else _escaped(text)
-    return f"<TD>{inner}</TD>" if colour is None else f'<TD><FONT COLOR="{colour}">{inner}</FONT></TD>'
+def _literal(text: str) -> str:
+    """Text inside an HTML-like label, where a backslash still begins an escape."""
+    return html.escape(text).replace("\\", "\\\\")
+
+
+def _cell(text: str, *, bold: bool = False) -> str:
+    inner = _literal(text)
+    return f'<TD VALIGN="BOTTOM">{"<B>" + inner + "</B>" if bold else inner}</TD>'
+
+
+def _coloured(text: str, colour: str) -> str:
+    return f'<FONT COLOR="{colour}">{_literal(text)}</FONT>'
+
+
+def _sample(colour: str, style: str, *, double: bool = False, weight: int = 3) -> str:
+    """A piece of line for the legend: the lower border of an empty cell, or both borders of a flat one."""
+    if double:
+        cell = f'<TD WIDTH="34" HEIGHT="3" BORDER="1" SIDES="TB" COLOR="{colour}"></TD>'
+        return f'<TD><TABLE BORDER="0" CELLSPACING="0"><TR>{cell}</TR></TABLE></TD>'
+    return f'<TD WIDTH="34" HEIGHT="8" BORDER="{weight}" SIDES="B" COLOR="{colour}" STYLE="{style}"></TD>'

@@ -22,7 +22,7 @@ _PURE = "graphviz-pure"
 _RASTER = ("png", "jpg", "jpeg")
 
 
-class BackwardGraph(graphviz.Digraph):
+class BackwardGraph(graphviz.Digraph):  # type: ignore[misc]  # the graphviz package has no types
     """A :class:`graphviz.Digraph` that also draws where no Graphviz is installed. ``model`` is what it shows, as data.
 
     ``.render()``, ``.pipe()``, ``.save()``, ``.source`` and the display in a notebook are those of the graphviz package.

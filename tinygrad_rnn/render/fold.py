@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from ..graph import Scope
 from ..linear_maps import Kind
@@ -10,6 +11,7 @@ from ..steps import BackwardStep, NodeInfo
 from ..trace import Trace
 
 _STRENGTH: dict[Kind, int] = {"route": 0, "add": 1, "scale": 2, "matmul": 3}
+_INTEGER = re.compile(r"\[(-?\d+)\]")
 Place = tuple[int, int]
 """A layer's number and a step of it."""
 
@@ -60,7 +62,7 @@ class Flow:
         self._locate()
 
     def _connect(self, steps: list[BackwardStep]) -> None:
-        late = []
+        senders = {self.root: None}
         for step in steps:
             source, target = step.node.order, step.operand.order
             if source not in self.out:  # reached only by what was left out below
@@ -73,10 +75,8 @@ class Flow:
             edge = Edge(source, target, (step,))
             self.out[source][edge] = None
             self.into[target][edge] = None
-            late.append(step)
-        order = dict.fromkeys([self.root, *(step.node.order for step in late)])
-        order |= dict.fromkeys(self.infos)
-        self.infos = {number: self.infos[number] for number in order}
+            senders[source] = None
+        self.infos = {number: self.infos[number] for number in senders | dict.fromkeys(self.infos)}
 
     def _locate(self) -> None:
         """Which step of which recurrence each node belongs to."""
@@ -88,20 +88,46 @@ class Flow:
                 continue
             while step.parent is not None and step.parent.time == step.time:
                 step = step.parent
-            layer = step.group or step.path
-            self.places[number] = (numbers.setdefault(layer, len(numbers)), step.time)
+            if step.time is not None:
+                layer = step.group or step.path
+                self.places[number] = (numbers.setdefault(layer, len(numbers)), step.time)
         self.layers = list(numbers)
 
     # -- folding --------------------------------------------------------------------------------------------------------------
 
     def fold(self, *, routes: bool) -> None:
         """Leave out what only moves a cotangent (routes), and inside of steps the nameless parts of sums."""
+        if routes:
+            for number in list(self.infos):
+                if self.infos[number].op == "concatenate":
+                    self._unstack(number)
         changed = True
         while changed:
             changed = False
             for number in list(self.infos):
                 if number in self.infos:
                     changed |= self._join_up(number, routes) or (routes and self._join_down(number))
+
+    def _unstack(self, number: int) -> None:
+        """What picks one entry of a stack comes from that entry alone: ``stack(outputs)[2]`` is ``outputs[2]``."""
+        info, parts = self.infos[number], {}
+        for edge in self.out[number]:
+            part = edge.steps[0].operand
+            if part.shape[:1] != (1,) or part.shape[1:] != info.shape[1:]:
+                return
+            parts[edge.steps[0].position] = edge
+        for picking in list(self.into[number]):
+            step = picking.steps[-1]
+            index = _INTEGER.fullmatch(step.label) if step.op == "index" else None
+            part_of = parts.get(int(index[1]) % info.shape[0]) if index else None
+            if part_of is not None:
+                del self.into[number][picking]
+                picking.target = part_of.target
+                self.into[part_of.target][picking] = None
+        if not self.into[number]:
+            for edge in self.out[number]:
+                del self.into[edge.target][edge]
+            self._forget(number)
 
     def _join_up(self, number: int, routes: bool) -> bool:
         """A nameless node that receives by one identity or route is where that comes from."""

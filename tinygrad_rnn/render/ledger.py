@@ -17,6 +17,7 @@ class Ledger:
         count: how many multiplications the trace has.
         layers: the names of the recurrences by their number.
         states: the landmarks of those that have any.
+        highways: whether each of these has a highway; None if it has but one step.
         owners: the step that each node belongs to.
         times: all steps.
     """
@@ -25,6 +26,7 @@ class Ledger:
         self.flow = Flow(trace)
         self.count = len(trace.steps)
         self.states: dict[int, States] = {}
+        self.highways: dict[int, bool | None] = {}
         self._on_lane: dict[int, int] = {}
         names: dict[int, str] = {}
         for name in trace.layers:
@@ -33,8 +35,9 @@ class Ledger:
             if place is not None:
                 self.states[place[0]] = states
                 names[place[0]] = name
-                for steps in highway_steps(trace, name).values():
-                    self._on_lane |= {id(step): place[0] for step in steps}
+                found = highway_steps(trace, name)
+                self.highways[place[0]] = bool(found) if len(states) > 1 else None
+                self._on_lane |= {id(step): place[0] for steps in found.values() for step in steps}
         self.flow.fold(routes=fold_routes)
         self.owners = _owners(self.flow)
         self.times = sorted({time for _, time in self.owners.values()})

@@ -63,9 +63,10 @@ MEANINGS: dict[Kind, str] = {"add": "+  passes on", "scale": "⊙  elementwise",
 LANE_WIDTH = 6.0
 
 
-def width(gain: float) -> float:
-    """The width of a line by the logarithm of its gain."""
-    return round(min(max(1.7 + 0.5 * _log10(gain), 0.6), 3.2), 1)
+def width(kind: Kind, gain: float) -> float:
+    """The width of a line by the logarithm of its gain; of each line of the two that a sum has."""
+    whole = min(max(1.7 + 0.5 * _log10(gain), 0.6), 3.2)
+    return round(whole / 2 if kind == "add" else whole, 1)
 
 
 def shade(colour: str, background: str, gain: float) -> str:
@@ -73,6 +74,12 @@ def shade(colour: str, background: str, gain: float) -> str:
     depth = round(min(max(1.0 + 0.22 * _log10(gain), 0.4), 1.0), 1)
     mixed = (round(depth * int(colour[at : at + 2], 16) + (1 - depth) * int(background[at : at + 2], 16)) for at in (1, 3, 5))
     return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def line_colour(theme: Theme, kind: Kind, gain: float) -> str:
+    """What DOT draws an edge with: sums are a double line."""
+    colour = shade(theme.kinds[kind], theme.background, gain)
+    return f"{colour}:invis:{colour}" if kind == "add" else colour
 
 
 def _log10(gain: float) -> float:

@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 
-from ..steps import NodeInfo, subscripted
+from ..steps import BackwardStep, NodeInfo
 
 _GLYPHS = {
     "matmul": "·",
@@ -26,8 +26,9 @@ _GLYPHS = {
     "concatenate": "stack",
     "broadcast_to": "broadcast",
 }
-_DIGITS = "₀₁₂₃₄₅₆₇₈₉"
-_SUBSCRIPT = re.compile(f"₋?[{_DIGITS}]+")
+_LOWER, _UPPER = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"), str.maketrans("₀₁₂₃₄₅₆₇₈₉₋", "0123456789-")
+_SUBSCRIPT = re.compile("₋?[₀-₉]+")
+_NEAR = 4
 _LONGEST = 48
 
 
@@ -39,7 +40,7 @@ def cleaned(text: str, longest: int = _LONGEST) -> str:
     return kept
 
 
-def wrapped(text: str, width: int = 12) -> str:
+def wrapped(text: str, width: int = 16) -> str:
     """A long formula on several lines, broken at its spaces."""
     lines = [""]
     for word in text.split(" "):
@@ -70,17 +71,24 @@ def glyph(info: NodeInfo) -> str:
     return _GLYPHS.get(info.op, info.op)
 
 
+def formula(step: BackwardStep) -> str:
+    """The label of a step, with signs for the nameless operations in it: "⊙ 2(·)" for the square of a matrix product."""
+    label = step.label
+    for info in (step.node, *step.node.operands):
+        if info.name is None and info.symbol == info.op and (sign := _GLYPHS.get(info.op)):
+            label = re.sub(rf"(?<![A-Za-z_]){info.op}(?![A-Za-z_])", sign if sign.isalpha() else f"({sign})", label)
+    return label
+
+
 def relative(text: str, time: int | None) -> str:
     """Subscripts of one step as a reader writes them for any step: at step 3, f₃ becomes fₜ and c₂ becomes cₜ₋₁."""
     if time is None:
         return text
 
     def turned(match: re.Match[str]) -> str:
-        digits = match.group().replace("₋", "-").translate(str.maketrans(_DIGITS, "0123456789"))
-        distance = int(digits) - time
-        return {0: "ₜ", -1: "ₜ₋₁", 1: "ₜ₊₁"}.get(distance, match.group())
+        distance = int(match.group().translate(_UPPER)) - time
+        if abs(distance) > _NEAR:
+            return match.group()
+        return "ₜ" + ("" if not distance else f"{'₊' if distance > 0 else '₋'}{abs(distance)}".translate(_LOWER))
 
     return _SUBSCRIPT.sub(turned, text)
-
-
-__all__ = ["cleaned", "glyph", "number", "relative", "span", "subscripted", "wrapped"]

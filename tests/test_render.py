@@ -1,0 +1,345 @@
+"""The pictures: what is drawn, that it is the same text in every run, and that it draws without Graphviz."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_rnn as tg
+from tinygrad_rnn import nn, render
+from tinygrad_rnn.errors import ArgumentError, RenderError
+from tinygrad_rnn.render import engine
+
+GOLDEN = Path(__file__).parent / "golden"
+LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+def traced(name: str, steps: int = 3, **options) -> tg.Trace:
+    x = np.sin(np.arange(steps * 2.0)).reshape(steps, 1, 2)
+    outputs, _ = LAYERS[name](2, 3, rng=0)(x)
+    return tg.trace(outputs[-1].sum(), **options)
+
+
+def unquoted(source: str) -> str:
+    return re.sub(r'"(\\.|[^"\\])*"', '""', re.sub(r"<<.*>>|<[^<>]*<BR/>.*?</FONT>>", "<>", source))
+
+
+def edges_into_states(model: render.RenderGraph, symbol: str) -> list[render.RenderEdge]:
+    (key,) = [node.key for node in model.nodes if node.label == symbol]
+    return [edge for edge in model.edges if edge.target == key]
+
+
+# -- the text -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_golden(name):
+    """The DOT text of three steps is what is on file; `python tests/test_render.py` writes it anew."""
+    assert render.backward_graph(traced(name)).source == (GOLDEN / f"{name}.dot").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_same_bytes_in_every_process(seed):
+    """Neither hash seeds nor what was recorded before change a byte."""
+    program = (
+        "import sys, test_render as t, tinygrad_rnn as tg\n"
+        f"junk = [tg.tensor(1.0, requires_grad=True) * 2.0 for _ in range({seed}00)]\n"
+        "sys.stdout.buffer.write(''.join(t.render.backward_graph(t.traced(n)).source for n in t.LAYERS).encode())"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(tg.__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}, capture_output=True, check=True
+    )
+    assert done.stdout.decode() == "".join((GOLDEN / f"{name}.dot").read_text(encoding="utf-8") for name in LAYERS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'a"b',
+        "a\\",
+        "\\N",
+        "\\G\\l",
+        "<b>bold</b>",
+        "a\nb",
+        "nul\0",
+        "x" * 10_000,
+        "\u202eabc",
+        "&lt;",
+        "]; evil -> n0 [",
+        "a\ud800b",
+        "€'`",
+        "{x|y}",
+        "",
+    ],
+)
+def test_a_hostile_name_is_text(name):
+    """Whatever a tensor is called, the text stays a graph of the same nodes, encodes and draws."""
+    x = tg.tensor([1.0, 2.0], requires_grad=True, name=name)
+    y = tg.tensor([1.0, 2.0], requires_grad=True, name="plain")
+    with tg.scope(name or None):
+        hostile = render.backward_graph(tg.trace((np.tanh(x) * 2.0).sum()))
+    with tg.scope("plain"):
+        plain = render.backward_graph(tg.trace((np.tanh(y) * 2.0).sum()))
+    assert unquoted(hostile.source) == unquoted(plain.source)
+    assert len(hostile.source) < len(plain.source) + 400
+    assert not any(ord(char) < 32 and char not in "\n\t" for char in hostile.source)
+    assert "\u202e" not in hostile.source
+    svg = hostile.pipe("svg", encoding="utf-8")
+    if name == "<b>bold</b>":
+        assert "&lt;b&gt;bold&lt;/b&gt;" in svg
+    if name == "\\N":
+        assert re.search(r">\\N</text>", svg)
+
+
+# -- what is drawn --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_highway_is_bold_where_there_is_one():
+    """c₃ → c₂ through ⊙ f₃ alone in the LSTM, h₃ → h₂ through ⊙ z₃ in the GRU; the RNN has none and says so."""
+    lanes = {name: [edge for edge in render.backward_graph(traced(name)).model.edges if edge.lane is not None] for name in LAYERS}
+    assert [edge.label for edge in lanes["lstm"]] == ["⊙ f₃", "⊙ f₂"]
+    assert [edge.label for edge in lanes["gru"]] == ["⊙ z₃", "⊙ z₂"]
+    assert lanes["rnn"] == []
+    sources = {name: render.backward_graph(traced(name)).source for name in LAYERS}
+    assert "no matmul-free path" in sources["rnn"] and "penwidth=6.0" not in sources["rnn"]
+    assert all("penwidth=6.0" in sources[name] and "no matmul-free path" not in sources[name] for name in ("lstm", "gru"))
+
+
+def test_every_rnn_step_passes_the_matrix_and_the_saturation():
+    """h₃ –⊙ (1 − h₃²)→ a₃ –· W_hhᵀ→ h₂, with the ledger's gains."""
+    trace = traced("rnn")
+    model = render.backward_graph(trace).model
+    (down,) = edges_into_states(model, "a₃")
+    (across,) = edges_into_states(model, "h₂")
+    assert (down.label, across.label, across.kind, across.back) == ("⊙ (1 − h₃²)", "· W_hhᵀ", "matmul", 1)
+    (step,) = trace.filter(op="matmul", time=3, where=lambda s: s.operand.symbol == "h₂")
+    assert across.low == across.high == pytest.approx(step.gain, rel=1e-12)
+
+
+def test_folding_keeps_gains():
+    """A chain that is folded has the product of its gains: ½ from the mean over two, then √2 from the broadcast."""
+    x = tg.tensor([3.0, 4.0], requires_grad=True, name="x")
+    trace = tg.trace((x[::-1].reshape(2, 1) * 2.0)[0].sum())
+    folded, full = (render.backward_graph(trace, fold_routes=fold).model for fold in (True, False))
+    assert len(folded.nodes) < len(full.nodes)
+    product = math.prod(step.gain for step in trace.steps)
+    assert math.prod(edge.low for edge in folded.edges) == pytest.approx(product, rel=1e-12)
+    assert math.prod(edge.low for edge in full.edges) == pytest.approx(product, rel=1e-12)
+
+
+def test_edges_that_only_stack_are_left_out():
+    """The outputs that the loss does not read add no node and no edge of gain 0."""
+    model = render.backward_graph(traced("lstm")).model
+    assert {node.label for node in model.nodes if node.shape == "state"} == {"h₁", "h₂", "h₃", "c₁", "c₂", "c₃"}
+    assert not any(node.label == "stack" for node in model.nodes)
+    assert len(edges_into_states(model, "h₂")) == 1
+
+
+def test_a_square_by_hand_has_two_edges():
+    a = tg.tensor(3.0, requires_grad=True, name="a")
+    model = render.backward_graph(tg.trace(a * a)).model
+    assert [edge.label for edge in model.edges] == ["⊙ a", "⊙ a"]
+
+
+def test_a_formula_without_time():
+    """Signs name the nameless operations; there are no clusters."""
+    a, b = (tg.tensor(value, requires_grad=True, name=name) for value, name in ((2.0, "a"), (-3.0, "b")))
+    model = render.backward_graph(tg.trace(np.tanh(a * b + 1.0) * a)).model
+    assert [node.label for node in model.nodes] == ["loss  ⊙", "tanh", "+", "⊙", "a", "b"]
+    assert model.clusters == () and model.lanes == ()
+
+
+def test_gates_are_named():
+    model = render.backward_graph(traced("lstm")).model
+    assert {(node.label, node.note) for node in model.nodes if node.label.endswith("₃") and node.shape == "gate"} == {
+        ("i₃", "input"), ("f₃", "forget"), ("g₃", "candidate"), ("o₃", "output")
+    }  # fmt: skip
+
+
+def test_nodes_are_numbered_in_topological_order():
+    for name in LAYERS:
+        model = render.backward_graph(traced(name)).model
+        assert [node.key for node in model.nodes] == list(range(len(model.nodes)))
+        assert all(edge.source < edge.target for edge in model.edges)
+        assert model.nodes[0].shape == "root"
+
+
+def test_the_middle_of_a_long_sequence_is_one_box():
+    """100 steps: two at either end, and a box with what 96 steps leave of the state cotangent; the highway runs through it."""
+    trace = traced("lstm", 100)
+    graph = render.backward_graph(trace)
+    assert [cluster.label for cluster in graph.model.clusters] == ["t = 1", "t = 2", "t = 3 … 98", "t = 99", "t = 100"]
+    (box,) = [node for node in graph.model.nodes if node.shape == "fold"]
+    states = trace.states()
+    assert (box.label, box.note) == ("96 steps", f"gain {states[2].norm / states[98].norm:.2g}")
+    assert [edge.label for edge in graph.model.edges if edge.lane is not None] == ["⊙ f₁₀₀", "⊙ f₉₉", "⊙ f₃", "⊙ f₂"]
+    assert [c.label for c in render.backward_graph(trace, ends=1).model.clusters] == ["t = 1", "t = 2 … 99", "t = 100"]
+
+
+def test_a_loss_at_every_step_reaches_the_box_by_one_edge():
+    outputs, _ = nn.GRU(2, 3, rng=0)(np.ones((50, 1, 2)))
+    model = render.backward_graph(tg.trace((outputs**2).mean())).model
+    (box,) = [node.key for node in model.nodes if node.shape == "fold"]
+    assert [edge.count for edge in model.edges if edge.target == box and edge.kind == "route"] == [46]
+
+
+def test_window():
+    """Exactly the steps that were asked for, and a box on either side."""
+    trace = traced("gru", 20)
+    assert [c.label for c in render.backward_graph(trace, window=(5, 6)).model.clusters] == ["t = 1 … 4", "t = 5", "t = 6", "t = 7 … 20"]
+    with pytest.raises(ArgumentError, match=r"window=\(30, 40\) shows no step; the trace has steps 1 to 20"):
+        render.backward_graph(trace, window=(30, 40))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_rolled_does_not_grow(name):
+    """Three steps and three hundred are drawn with the same nodes and edges; the range of gains is over all of them."""
+    short, long = (render.backward_graph(traced(name, steps), rolled=True).model for steps in (3, 300))
+    assert [node.label for node in short.nodes] == [node.label for node in long.nodes]
+    assert [(e.source, e.target, e.label) for e in short.edges] == [(e.source, e.target, e.label) for e in long.edges]
+    across = {edge.label: edge for edge in long.edges if edge.back}
+    assert set(across) == {"· W_hhᵀ", *{"lstm": ["⊙ fₜ"], "gru": ["⊙ zₜ"], "rnn": []}[name]}
+    assert all(edge.count == 299 and edge.low < edge.high for edge in across.values())
+    assert "t → t−1" in render.backward_graph(traced(name), rolled=True).source
+
+
+def test_two_layers_share_no_cluster():
+    """Layers lie above each other, their steps side by side; both highways are drawn."""
+    below, _ = nn.LSTM(2, 3, rng=0)(np.ones((3, 1, 2)))
+    above, _ = nn.GRU(3, 3, rng=1)(below)
+    graph = render.backward_graph(tg.trace(above[-1].sum()))
+    assert graph.model.layers == ("lstm", "gru") and graph.model.lanes == (True, True)
+    assert len(graph.model.clusters) == 6
+    assert not any(node.label == "stack" for node in graph.model.nodes)
+    assert "rank=same; in0; in3" in graph.source
+
+
+def test_one_step_has_no_way_from_state_to_state():
+    """With a single step nothing is said about a highway; a trace may start at a state."""
+    outputs, state = nn.LSTM(2, 3, rng=0)(np.ones((1, 1, 2)))
+    assert render.backward_graph(tg.trace(outputs.sum())).model.lanes == (None,)
+    cell, state = nn.LSTMCell(2, 3, rng=0), None
+    for _ in range(3):
+        state = cell(np.ones((1, 2)), state)
+    model = render.backward_graph(tg.trace(state.cell, cotangent=np.ones((1, 3)))).model
+    assert model.nodes[0].label == "c₃" and model.nodes[0].shape == "state" and 0 in model.clusters[-1].nodes
+    assert [edge.label for edge in model.edges if edge.lane is not None] == ["⊙ f₃", "⊙ f₂"]
+
+
+def test_legend_and_themes():
+    light, dark = (render.backward_graph(traced("lstm"), theme=theme).source for theme in ("light", "dark"))
+    for words in ("elementwise", "matrix", "passes on", "highway", "83 backward multiplications"):
+        assert words in light and words in dark
+    assert "#0072b2" in light and "#56b4e9" in dark and light.count("->") == dark.count("->")
+    with pytest.raises(ArgumentError, match="theme must be one of"):
+        render.backward_graph(traced("rnn"), theme="pink")
+
+
+def test_norms_are_enough():
+    assert render.backward_graph(traced("lstm", keep="norms")).source == render.backward_graph(traced("lstm")).source
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-200, 1e200, np.inf, np.nan])
+def test_any_gain_can_be_drawn(scale):
+    x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
+    with np.errstate(all="ignore"):
+        graph = render.backward_graph(tg.trace((x * scale * scale).sum()))
+    assert b"<svg" in graph.pipe("svg")
+
+
+def test_too_many_nodes_are_refused_with_a_remedy():
+    x = y = tg.tensor(1.0, requires_grad=True)
+    for _ in range(2000):
+        y = np.tanh(y)
+    assert x.requires_grad
+    started = time.perf_counter()
+    with pytest.raises(ArgumentError, match=r"expected at most max_nodes=400\. Say which part is which step"):
+        render.backward_graph(tg.trace(y))
+    assert time.perf_counter() - started < 2.0
+    with pytest.raises(ArgumentError, match="rolled=True needs steps"):
+        render.backward_graph(tg.trace(y), rolled=True)
+    with pytest.raises(ArgumentError, match=r"Write backward_graph\(tg.trace\(loss\)\)"):
+        render.backward_graph(y)
+
+
+# -- drawing --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_dot(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+
+
+def test_draws_without_graphviz(no_dot, tmp_path):
+    """With nothing on the PATH, the program of graphviz-pure draws; a notebook, a file and bytes all work, quietly."""
+    graph = render.backward_graph(traced("lstm"))
+    assert graph.pipe("png").startswith(b"\x89PNG")
+    assert "</svg>" in graph._repr_mimebundle_()["image/svg+xml"]
+    assert Path(graph.render(tmp_path / "a", format="png")).read_bytes().startswith(b"\x89PNG")
+    assert Path(graph.render(outfile=tmp_path / "b.svg")).read_text(encoding="utf-8").count("<title>cluster_") == 3
+    assert Path(graph.save(tmp_path / "c.dot")).read_text(encoding="utf-8") == graph.source
+
+
+def test_drawing_writes_nothing_to_stderr(no_dot, capfd):
+    render.backward_graph(traced("gru")).pipe("svg")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_any_program_the_text_remains(no_dot, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "_bundled", lambda: None)
+    graph = render.backward_graph(traced("rnn"))
+    with pytest.raises(RenderError, match="pip install graphviz-pure"):
+        graph.pipe("svg")
+    assert graph.source.startswith("digraph") and Path(graph.save(tmp_path / "r.dot")).exists()
+
+
+def test_a_program_that_fails_is_quoted(monkeypatch, tmp_path):
+    """`dot` from the PATH goes first; what it says when it fails is in the error."""
+    program = tmp_path / "dot"
+    program.write_text("#!/bin/sh\necho 'syntax error in line 7' >&2\nexit 3\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(RenderError, match=r"dot could not draw svg \(exit status 3\): syntax error in line 7"):
+        render.backward_graph(traced("rnn")).pipe("svg")
+
+
+def test_a_format_that_cannot_be_drawn(no_dot):
+    with pytest.raises(RenderError, match="graphviz-pure draws svg and png"):
+        render.backward_graph(traced("rnn")).pipe("pdf")
+
+
+def test_the_graphviz_package_is_left_alone(no_dot):
+    """Other users of the graphviz package see no change."""
+    import graphviz
+
+    render.backward_graph(traced("rnn")).pipe("svg")
+    with pytest.raises(graphviz.ExecutableNotFound):
+        graphviz.Digraph("other").pipe("svg")
+
+
+def test_three_long_networks_within_a_second():
+    """Model, text, layout and SVG of 100 steps each."""
+    traces = []
+    for layer in LAYERS.values():
+        outputs, _ = layer(8, 64, rng=0)(np.ones((100, 1, 8)))
+        traces.append(tg.trace(outputs[-1].sum()))
+    started = time.perf_counter()
+    for trace in traces:
+        render.backward_graph(trace).pipe("svg")
+    assert time.perf_counter() - started < 2.0  # a second is the aim; a busy machine may take two
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for layer_name in LAYERS:
+        (GOLDEN / f"{layer_name}.dot").write_text(render.backward_graph(traced(layer_name)).source, encoding="utf-8")
