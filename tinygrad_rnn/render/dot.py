@@ -83,7 +83,7 @@ class _Writer:
         yield "graph " + attributes(
             rankdir=Raw("RL"),
             newrank=Raw("true"),
-            nodesep=0.1,
+            nodesep=0.15,
             ranksep=0.08,
             fontname=FONT,
             fontsize=12,
