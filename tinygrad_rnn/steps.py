@@ -33,9 +33,13 @@ class NodeInfo:
         role, gate, group: the landmark that a layer left ("hidden", "cell", "gate"), the gate's name, the layer's call.
         source: file and line that recorded it, where sources were recorded.
         operands: the same for each operand, filled in for a node whose backward step was seen.
+        parts: the same for the values of an opaque node that was opened; their symbols are what its values are called.
     """
 
-    __slots__ = ("_symbol", "dtype", "gate", "group", "name", "op", "operands", "order", "place", "role", "shape", "source", "time")
+    __slots__ = (
+        "_part", "_symbol", "dtype", "gate", "group", "name", "op", "operands", "order", "parts", "place", "role",
+        "shape", "source", "time",
+    )  # fmt: skip
 
     def __init__(self, node: Node) -> None:
         value, place, mark = node.value, node.scope, node.mark
@@ -46,6 +50,8 @@ class NodeInfo:
         self.dtype = getattr(value, "dtype", None)
         self.source: str | None = node.source
         self.operands: tuple[NodeInfo, ...] = ()
+        self.parts: tuple[NodeInfo | None, ...] = ()
+        self._part = node.statics["index"] if self.op == "item" and node.statics else 0
         self.place: Scope | None = place
         self.time: int | None = None if place is None else place.time
         self.role: str | None = None
@@ -64,7 +70,7 @@ class NodeInfo:
         value = constant if constant.__class__ is np.ndarray else constant.value
         info.order, info.op, info.name = 0, "constant", getattr(constant, "name", None)
         info.shape, info.dtype = value.shape, value.dtype
-        info.operands = ()
+        info.operands, info.parts, info._part = (), (), 0
         info.source = info.place = info.time = info.role = info.gate = info.group = None
         info._symbol = info.name or (f"{value.item():.6g}" if value.size == 1 else "const")
         return info
@@ -78,7 +84,14 @@ class NodeInfo:
     def symbol(self) -> str:
         """How labels and pictures call the node."""
         if self._symbol is None:
-            self._symbol = self.op if self.name is None else subscripted(self.name, self.time)
+            info = self
+            while info.name is None and (info.parts or info.op == "item"):  # called after what it is, once that is known
+                parts = info.operands[0].parts if info.op == "item" and info.operands else info.parts
+                inner = parts[info._part] if parts else None
+                if inner is None:
+                    return info.op
+                info = inner
+            self._symbol = info.op if info.name is None else subscripted(info.name, info.time)
         return self._symbol
 
     def __repr__(self) -> str:
@@ -125,6 +138,12 @@ _BLOCK = 8192  # BLAS gives a dot product of more than 10,000 entries to several
 
 def norm_of(array: Any) -> float:
     """√Σx², also where the squares would overflow or underflow: 1e-300 is a norm, not 0."""
+    with np.errstate(all="ignore"):
+        return quiet_norm(array)
+
+
+def quiet_norm(array: Any) -> float:
+    """:func:`norm_of` for where floating-point warnings are off already, as inside a walk."""
     flat = (array if array.__class__ is np.ndarray else np.asarray(getattr(array, "value", array))).ravel()
     if flat.size <= _BLOCK:
         total = float(np.dot(flat, flat))
@@ -136,7 +155,7 @@ def norm_of(array: Any) -> float:
     largest = float(np.max(np.abs(flat), initial=0.0))
     if largest == 0.0 or not math.isfinite(largest):
         return largest
-    return largest * norm_of(flat / largest)
+    return largest * quiet_norm(flat / largest)
 
 
 class BackwardStep:
@@ -215,17 +234,18 @@ class BackwardStep:
     @property
     def norms(self) -> tuple[float, float]:
         """‖cotangent‖ and ‖contribution‖ (Frobenius, over the whole batch)."""
-        return self.measure() if self._norms is None else self._norms
+        if self._norms is None:
+            with np.errstate(all="ignore"):
+                self.measure(quiet_norm(self.cotangent))
+        assert self._norms is not None
+        return self._norms
 
-    def measure(self, arriving: float | None = None) -> tuple[float, float]:
-        """Compute the norms and keep them; ``arriving`` is the cotangent's, where that is known already."""
-        if arriving is None:
-            arriving = norm_of(self.cotangent)
+    def measure(self, arriving: float) -> None:
+        """Compute the norms and keep them, given the cotangent's."""
         # Scattering into zeros changes no norm, unless entries are picked twice; nor does passing the cotangent on.
         scattered = self._contribution is None and isinstance(self.map, Scatter) and self.map.injective
         same = scattered or self._contribution is self.cotangent
-        self._norms = norms = (arriving, arriving if same else norm_of(self.contribution))
-        return norms
+        self._norms = (arriving, arriving if same else quiet_norm(self.contribution))
 
     @property
     def gain(self) -> float:
@@ -234,9 +254,7 @@ class BackwardStep:
         return leaving / arriving if arriving else math.nan
 
     def drop_arrays(self) -> None:
-        """Forget map and arrays; the two norms stay."""
-        if self._norms is None:
-            self.measure()
+        """Forget map and arrays; norms that were measured stay."""
         self.map = self.cotangent = self._contribution = None
 
     def settle(self) -> None:

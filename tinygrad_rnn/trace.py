@@ -18,8 +18,9 @@ import numpy as np
 from .errors import ArgumentError, GraphError
 from .files import write_atomically
 from .graph import Leaf, Node, Scope
+from .linear_maps import KINDS, LinearMap
 from .report import Table, aligned, number, plain, power_of_ten
-from .steps import BackwardStep, Infos, NodeInfo, norm_of
+from .steps import BackwardStep, Infos, NodeInfo, norm_of, quiet_norm
 from .tensor import Tensor, lift, seed
 from .walk import Backward
 
@@ -51,9 +52,14 @@ class StateAt:
     """The landmarks of one step t of a recurrence."""
 
     time: int
+    place: Scope | None = field(repr=False)
     hidden: Landmark | None = None
     cell: Landmark | None = None
     gates: dict[str, Landmark] = field(default_factory=dict)
+
+    def lacks(self, info: NodeInfo) -> bool:
+        """Whether the landmark's place among the states and gates is free."""
+        return info.gate not in self.gates if info.role == "gate" else getattr(self, str(info.role)) is None
 
     @property
     def parts(self) -> tuple[Landmark, ...]:
@@ -116,23 +122,40 @@ class Trace:
         self.keep: Keep = keep
         self.steps: list[BackwardStep] = []
         self.gradients: dict[NodeInfo, Any] = {}
-        self._groups: dict[Scope | str, dict[int, StateAt]] = {}  # by a layer's call, or by path where no layer was called
+        self._groups: dict[Scope | str, list[dict[int, StateAt]]] = {}  # by a layer's call, or by path where no layer was called
         self._carried: dict[NodeInfo, Any] = {}
         self._arriving = 0.0
         start = seed(loss, cotangent, "trace")
         start = (start[0], getattr(start[1], "value", start[1]))
-        self.root = Infos().of(start[0])
-        walk = Backward([start], lift=lift, observers=[self._observe], visit=self._visit)
-        found = walk.run()
+        self._infos = Infos()
+        self.root = self._infos.of(start[0])
+        found = Backward([start], lift=lift, ledger=self, infos=self._infos).run()
         if keep == "arrays":
-            self.gradients = {walk.infos.of(leaf): _frozen(gradient) for leaf, gradient in found.items() if isinstance(leaf, Leaf)}
-        self._carried.clear()
+            self.gradients = {self._infos.of(leaf): _frozen(gradient) for leaf, gradient in found.items() if isinstance(leaf, Leaf)}
+        del self._infos, self._carried
 
-    def _observe(self, step: BackwardStep) -> None:
+    # -- the walk tells ---------------------------------------------------------------------------------------------------------
+
+    def enter(self, node: Node, cotangent: Any) -> None:
+        """A cotangent comes in from outside the edges: for a state, from outside its step."""
+        if node.mark is not None and node.mark.role in _STATES:
+            self._carry(self._infos.of(node), cotangent)
+
+    def visit(self, node: Node, cotangent: Any) -> None:
+        """A node has its turn: its cotangent's norm is that of all its edges, and a state or gate is a landmark."""
+        kept = self.keep == "arrays"
+        marked = node.mark is not None and node.mark.role is not None and node.mark.time is not None
+        if marked or not kept:
+            self._arriving = quiet_norm(cotangent)
+        if marked:
+            self._land(self._infos.of(node), node.value, cotangent, kept)
+
+    def edge(self, info: NodeInfo, position: int, linear_map: LinearMap, cotangent: Any, contribution: Any) -> None:
+        """A multiplication was carried out: it is a step of the ledger."""
+        step = BackwardStep(info, position, linear_map, cotangent, contribution)
         target = step.operand
-        if target.role in _STATES and not _inside(step.node.place, target.place):
-            held = self._carried.get(target)
-            self._carried[target] = step.contribution if held is None else held + step.contribution
+        if target.role in _STATES and not _inside(info.place, target.place):
+            self._carry(target, step.contribution)
         if self.keep == "norms":
             step.measure(self._arriving)
             step.drop_arrays()
@@ -140,13 +163,9 @@ class Trace:
             step.settle()
         self.steps.append(step)
 
-    def _visit(self, node: Node, cotangent: Any, infos: Infos) -> None:
-        kept = self.keep == "arrays"
-        marked = node.mark is not None and node.mark.role is not None and node.mark.time is not None
-        if marked or not kept:
-            self._arriving = norm_of(cotangent)
-        if marked:
-            self._land(infos.of(node), node.value, cotangent, kept)
+    def _carry(self, state: NodeInfo, share: Any) -> None:
+        held = self._carried.get(state)
+        self._carried[state] = share if held is None else held + share
 
     def _land(self, info: NodeInfo, value: Any, cotangent: Any, kept: bool) -> None:
         carried = self._carried.pop(info, None)
@@ -156,14 +175,32 @@ class Trace:
             cotangent=_frozen(cotangent) if kept else None,
             norm=self._arriving,
             carried=_frozen(carried) if kept and carried is not None else None,
-            carried_norm=0.0 if carried is None else norm_of(carried),
+            carried_norm=0.0 if carried is None else quiet_norm(carried),
         )
-        assert info.time is not None
-        at = self._groups.setdefault(info.group or info.scope, {}).setdefault(info.time, StateAt(info.time))
+        at = self._step_of(info)
         if info.role == "gate":
             at.gates[info.gate or info.symbol] = landmark
         else:
             setattr(at, str(info.role), landmark)
+
+    def _step_of(self, info: NodeInfo) -> StateAt:
+        """Where a landmark belongs: to its recurrence at its time, in the scope of its step.
+
+        A second step at the same time, which went on from the same state as the first, begins a recurrence of its own.
+        """
+        assert info.time is not None
+        branches = self._groups.setdefault(info.group or info.scope, [])
+        for steps in branches:
+            at = steps.get(info.time)
+            if at is not None and (at.place is info.place or (info.group is None and at.lacks(info))):
+                return at
+        for steps in branches:
+            if info.time not in steps:
+                break
+        else:
+            branches.append(steps := {})
+        steps[info.time] = at = StateAt(info.time, info.place)
+        return at
 
     # -- reading ------------------------------------------------------------------------------------------------------------
 
@@ -180,7 +217,8 @@ class Trace:
             return min(part.node.order for at in steps.values() for part in (*at.parts, *at.gates.values()))
 
         named: dict[str, tuple[Scope | str, dict[int, StateAt]]] = {}
-        for group, steps in sorted(self._groups.items(), key=lambda item: first(item[1])):
+        branches = [(group, steps) for group, several in self._groups.items() for steps in several]
+        for group, steps in sorted(branches, key=lambda item: first(item[1])):
             path = (group if isinstance(group, str) else group.path) or "recurrence"
             count = sum(name == path or name.startswith(f"{path}#") for name in named)
             named[path if not count else f"{path}#{count + 1}"] = (group, steps)
@@ -227,8 +265,10 @@ class Trace:
         def fits(actual: Any, wanted: Any) -> bool:
             if wanted is None:
                 return True
-            return actual == wanted if isinstance(wanted, (str, int)) else actual in wanted
+            return actual in wanted if isinstance(wanted, Collection) and not isinstance(wanted, str) else actual == wanted
 
+        if unknown := [k for k in ([kind] if isinstance(kind, str) else kind or ()) if k not in KINDS]:
+            raise ArgumentError(f"filter: kind {unknown[0]!r} does not exist; expected one of {', '.join(KINDS)}")
         return [
             step
             for step in self.steps

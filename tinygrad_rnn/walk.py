@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,11 +22,25 @@ from .graph import Leaf, Node, state
 from .linear_maps import LinearMap, Place, Scatter, add_at
 from .ops.routing import Parts, scatter
 from .primitive import Opaque, Primitive
-from .steps import BackwardStep, Infos
+from .steps import BackwardStep, Infos, NodeInfo
 
 Lift = Callable[[Node], Any]
 Observer = Callable[[BackwardStep], Any]
-Visit = Callable[[Node, Any, Infos], None]
+_ndarray = np.ndarray
+
+
+class Ledger(Protocol):
+    """Who keeps an account of the whole pass: what a trace is."""
+
+    def enter(self, node: Node, cotangent: Any) -> None:
+        """A cotangent comes in from outside the edges: at the start, or where an opaque node was opened."""
+
+    def visit(self, node: Node, cotangent: Any) -> None:
+        """A node has its turn, with its total cotangent."""
+
+    def edge(self, info: NodeInfo, position: int, linear_map: LinearMap, cotangent: Any, contribution: Any) -> None:
+        """A contribution was computed; None for a part that is placed in the operand's own array."""
+
 
 _by_order = attrgetter("order")
 
@@ -65,7 +79,7 @@ class Backward:
         lift: makes a recordable value (a Tensor) of a node; used for definitions, and for everything if ``create_graph``.
         wanted: nodes whose cotangents are asked for; only paths to them are walked. None asks for all leaves.
         observers, interventions: called with each BackwardStep; an intervention may return a contribution to use instead.
-        visit: called with each node, its total cotangent, and the infos; what a trace uses to keep landmarks.
+        ledger: is told of everything; ``infos`` are the walk's, where it keeps its own.
     """
 
     def __init__(
@@ -77,21 +91,21 @@ class Backward:
         wanted: Iterable[Node] | None = None,
         observers: Sequence[Observer] = (),
         interventions: Sequence[Observer] = (),
-        visit: Visit | None = None,
+        ledger: Ledger | None = None,
+        infos: Infos | None = None,
     ) -> None:
         self.lift = lift
         self.create_graph = create_graph
         self.wanted = None if wanted is None else frozenset(wanted)
         self.observers = tuple(observers)
         self.interventions = tuple(interventions)
-        self.visit = visit
+        self.ledger = ledger
         self.watched = bool(self.observers or self.interventions)
         self.anomaly = state.anomaly
-        self.opens = self.watched or create_graph or visit is not None or self.anomaly
-        self.infos = Infos()
+        self.opens = self.watched or create_graph or ledger is not None or self.anomaly
+        self.infos = infos or Infos()
         self.found: dict[Node, Any] = {}
-        self.queue: list[int] = []
-        self.joined: dict[int, Node] = {}
+        self.queue: list[tuple[int, Node]] = []
         self.cotangents: dict[Node, Any] = {}
         self.owned: set[Node] = set()
         self.pieces: dict[Node, list[tuple[Any, Any]]] = {}
@@ -114,18 +128,16 @@ class Backward:
         for node, cotangent in seeds:
             if self.wanted is None or node in self.useful:
                 self._accumulate(node, cotangent)
-
-    def _join(self, node: Node) -> None:
-        if node.order not in self.joined:
-            self.joined[node.order] = node
-            heappush(self.queue, -node.order)
+                if self.ledger is not None:
+                    self.ledger.enter(node, cotangent)
 
     def _accumulate(self, operand: Node, contribution: Any) -> None:
         """Add a contribution to an operand's cotangent; in place where the array is this pass's own."""
         held = self.cotangents.get(operand)
         if held is None:
             self.cotangents[operand] = contribution
-            self._join(operand)
+            if operand not in self.pieces:
+                heappush(self.queue, (-operand.order, operand))
         elif operand in self.owned:
             held += contribution
             self.cotangents[operand] = held
@@ -147,17 +159,17 @@ class Backward:
         return self.found
 
     def _walk(self) -> None:
-        wanted, visit = self.wanted, self.visit
-        while self.queue:
-            node = self.joined.pop(-heappop(self.queue))
-            cotangent = self.cotangents.pop(node, None)
-            if self.pieces and node in self.pieces:
+        queue, cotangents, pieces, wanted, ledger = self.queue, self.cotangents, self.pieces, self.wanted, self.ledger
+        while queue:
+            _, node = heappop(queue)
+            cotangent = cotangents.pop(node, None)
+            if pieces and node in pieces:
                 cotangent = self._placed(node, cotangent)
             if node.hooks is not None:
                 cotangent = _run_hooks(node, cotangent)
             primitive = node.primitive
-            if visit is not None and primitive.__class__ is not Opaque:
-                visit(node, cotangent, self.infos)
+            if ledger is not None and primitive.__class__ is not Opaque:
+                ledger.visit(node, cotangent)
             if (primitive is None) if wanted is None else (node in wanted):
                 self.found[node] = cotangent
             if primitive is None:
@@ -178,37 +190,49 @@ class Backward:
 
     def _multiply(self, node: Node, primitive: Primitive, cotangent: Any) -> None:
         """Multiply a node's cotangent by its local maps, and give every operand its contribution."""
-        operands, useful = node.operands, self.useful
-        selective, attentive = self.wanted is not None, self.watched or self.anomaly
+        operands, useful, queue, cotangents, pieces = node.operands, self.useful, self.queue, self.cotangents, self.pieces
+        selective, attentive, ledger = self.wanted is not None, self.watched or self.anomaly, self.ledger
         if self.create_graph:
             state.scope = node.scope
         maps = _local_maps(node, primitive, self.lift if self.create_graph else None)
-        if attentive:
+        shown = attentive or ledger is not None
+        if shown:
             _lock(cotangent)
             info = self.infos.opened(node)
-        for position, operand in enumerate(operands):
+        position = -1
+        for operand in operands:
+            position += 1
             if (operand.__class__ is not Node and operand.__class__ is not Leaf) or (selective and operand not in useful):
                 continue
             linear_map = maps[position]
             contribution = None if linear_map.__class__ is Scatter else linear_map.pullback(cotangent)
-            if attentive and contribution.__class__ is not Parts:
-                contribution = self._attend(BackwardStep(info, position, linear_map, cotangent, contribution), node, contribution)
+            if shown and contribution.__class__ is not Parts:
+                if attentive:
+                    contribution = self._attend(BackwardStep(info, position, linear_map, cotangent, contribution), node, contribution)
+                if ledger is not None:
+                    ledger.edge(info, position, linear_map, cotangent, contribution)
             if contribution is None:
                 self._scatter(operand, linear_map, cotangent)
-            else:
+            elif pieces or operand in cotangents:
                 self._accumulate(operand, contribution)
+            else:  # the commonest case of _accumulate
+                cotangents[operand] = contribution
+                heappush(queue, (-operand.order, operand))
 
     def _scatter(self, operand: Node, linear_map: Any, cotangent: Any) -> None:
         """Add a part at its place in the operand's own array; a recorded pass collects the parts, to place them with one operation."""
         if self.create_graph:
-            self.pieces.setdefault(operand, []).append((linear_map.key, cotangent))
-            self._join(operand)
+            if operand not in self.pieces:
+                self.pieces[operand] = []
+                if operand not in self.cotangents:
+                    heappush(self.queue, (-operand.order, operand))
+            self.pieces[operand].append((linear_map.key, cotangent))
             return
         if operand not in self.owned:
             whole = np.zeros(operand.value.shape, operand.value.dtype)
             held = self.cotangents.get(operand)
             if held is None:
-                self._join(operand)
+                heappush(self.queue, (-operand.order, operand))
             else:
                 whole += held
             self.cotangents[operand] = whole
@@ -253,6 +277,8 @@ class Backward:
         outputs = expand(node, self.lift)
         arriving = cotangent if isinstance(cotangent, list) else [cotangent]
         pairs = [(output.node, part) for output, part in zip(outputs, arriving, strict=True)]
+        if self.watched or self.ledger is not None:
+            self.infos.of(node).parts = tuple([None if root is None else self.infos.of(root) for root, _ in pairs])
         self._enter([(root, part) for root, part in pairs if root is not None and part is not None])
 
 
@@ -261,7 +287,14 @@ def _local_maps(node: Node, primitive: Primitive, lift: Lift | None) -> tuple[Li
     operands, statics = node.operands, node.statics
     if lift is None:
         out = node.value
-        values = [operand if operand.__class__ is np.ndarray else operand.value for operand in operands]
+        if len(operands) == 1:
+            (x,) = operands
+            values = (x if x.__class__ is _ndarray else x.value,)
+        elif len(operands) == 2:
+            x, y = operands
+            values = (x if x.__class__ is _ndarray else x.value, y if y.__class__ is _ndarray else y.value)
+        else:
+            values = [operand if operand.__class__ is _ndarray else operand.value for operand in operands]
     else:
         out = lift(node)
         values = [lift(o) if isinstance(o, Node) else o if o.__class__ is np.ndarray else o.value for o in operands]

@@ -265,14 +265,14 @@ class _Cell(_Recurrent):
 
 
 def _next_step(past: Any, owner: Module) -> scope:
-    """The scope of a cell's step: the time that is open, or one later than the state that it continues."""
+    """The scope of a cell's step: of the recurrence whose state it continues; its time is the one that is open, or one later."""
     here = recording.scope
-    if here is not None and here.time is not None:
-        return scope()
     mark = past.hidden.node.mark if past.hidden.node is not None else None
     if mark is None or mark.time is None or mark.group is None or mark.group.owner is not owner:
-        return scope(time=1, group=here)
-    return scope(time=mark.time + 1, group=mark.group)
+        time, group = 1, here
+    else:
+        time, group = mark.time + 1, mark.group
+    return scope(time=time if here is None or here.time is None else None, group=group)
 
 
 class _Layer(_Recurrent):
