@@ -14,7 +14,7 @@ import importlib
 from typing import Any
 
 from . import errors, functional, ops
-from . import numpy_protocol as _numpy_protocol  # gives Tensor its two methods for NumPy's functions
+from . import numpy_protocol as _numpy_protocol  # noqa: F401 (gives Tensor its two methods for NumPy's functions)
 from .functional import cross_entropy, log_softmax, mse, reciprocal, softmax
 from .graph import scope
 from .ops import (
@@ -89,7 +89,7 @@ _LATER = ("flow", "nn", "render", "testing")
 
 
 def __getattr__(name: str) -> Any:
-    """Rooms that not everyone enters are loaded when they are first named: ``tg.render`` needs graphviz, ``tg.testing.strategies`` hypothesis."""
+    """Rooms that not everyone enters are loaded when they are first named: ``tg.render`` needs graphviz."""
     if name in _LATER:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,8 @@ from .primitive import Opaque, Primitive
 from .steps import subscripted
 from .walk import Backward, Observer
 
-_WEAK = (bool, int, float)
+_NUMBERS = (float, int)
+_WEAK = (*_NUMBERS, bool)
 
 
 def as_array(data: Any, what: str = "tensor") -> Any:
@@ -590,20 +591,19 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
         dtype = np.result_type(*values)
         return apply(primitive, tuple(_operand(operand, primitive.name).astype(dtype) for operand in operands), statics)
     out = state.quiet.run(primitive.forward, *values, **(statics or {}))
-    return _result(primitive, recorded, statics, out, tracked)
+    return _result(primitive, tuple(recorded), statics, out, tracked)
 
 
-def _result(primitive: Primitive, recorded: Sequence[Any], statics: dict[str, Any] | None, out: Any, tracked: bool) -> Tensor:
+def _result(primitive: Primitive, recorded: tuple[Any, ...], statics: dict[str, Any] | None, out: Any, tracked: bool) -> Tensor:
     if out.__class__ is not np.ndarray:
         out = np.asarray(out)
     made = _new(Tensor)
     made._value = out
-    made._name = None
-    if tracked and state.recording:
-        made._node = Node(primitive, tuple(recorded), statics, out)
-    else:
-        made._node = None
-        if tracked:
+    made._name = made._node = None
+    if tracked:
+        if state.recording:
+            made._node = Node(primitive, recorded, statics, out)
+        else:
             state.touched = True
     return made
 
@@ -618,17 +618,20 @@ def _unary(primitive: Primitive, x: Tensor) -> Tensor:
 
 def _binary(primitive: Primitive, x1: Any, x2: Any) -> Tensor:
     """:func:`apply` for an elementwise primitive on two operands, quick where nothing needs aligning."""
-    if isinstance(x1, Tensor):
-        value1, node1 = x1._value, x1._node
-        node2: Any = None
-        if x2.__class__ is float and node1 is not None:
-            value2 = node2 = state.quiet.run(np.array, x2, value1.dtype)  # recorded as it is: a constant
-        elif isinstance(x2, Tensor):
+    if not isinstance(x1, Tensor):
+        if x1.__class__ in _NUMBERS and x2._node is not None:
+            value2 = x2._value
+            number = state.quiet.run(np.array, x1, value2.dtype)
+            return _result(primitive, (number, x2._node), None, state.quiet.run(primitive.forward, number, value2), True)
+    elif (node1 := x1._node) is not None:
+        value1 = x1._value
+        if isinstance(x2, Tensor):
             value2, node2 = x2._value, x2._node
-            if value1.dtype is not value2.dtype or value1.shape != value2.shape:
-                node2 = None
-        if node1 is not None and node2 is not None:
-            return _result(primitive, (node1, node2), None, state.quiet.run(primitive.forward, value1, value2), True)
+            if node2 is not None and value1.dtype is value2.dtype and value1.shape == value2.shape:
+                return _result(primitive, (node1, node2), None, state.quiet.run(primitive.forward, value1, value2), True)
+        elif x2.__class__ in _NUMBERS:
+            number = state.quiet.run(np.array, x2, value1.dtype)
+            return _result(primitive, (node1, number), None, state.quiet.run(primitive.forward, value1, number), True)
     return apply(primitive, (x1, x2))  # type: ignore[no-any-return]
 
 
