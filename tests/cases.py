@@ -118,7 +118,9 @@ def keys(x: Any) -> st.SearchStrategy[Any]:
 def scattered(draw: st.DrawFn) -> Example:
     shape = draw(shapes())
     key = draw(keys(np.zeros(shape)))
-    return (draw(arrays(np.shape(np.zeros(shape)[key]))),), {"shape": shape, "key": key}
+    second = draw(keys(np.zeros(shape)))
+    chosen = (key, second)[: draw(st.integers(1, 2))]
+    return tuple(draw(arrays(np.shape(np.zeros(shape)[k]))) for k in chosen), {"shape": shape, "keys": chosen}
 
 
 @st.composite
@@ -208,8 +210,9 @@ def sum_to(x: Any, *, shape: tuple[int, ...]) -> Any:
     return summed(x, shape, places)
 
 
-def scatter(x: Any, *, shape: tuple[int, ...], key: Any) -> Any:
-    return summed(x, shape, np.arange(math.prod(shape)).reshape(shape)[key])
+def scatter(*parts: Any, shape: tuple[int, ...], keys: tuple[Any, ...]) -> Any:
+    places = np.arange(math.prod(shape)).reshape(shape)
+    return sum(summed(x, shape, places[key]) for x, key in zip(parts, keys, strict=True))
 
 
 def peak(x: Any, *, axis: tuple[int, ...], sign: float) -> Any:

@@ -285,6 +285,7 @@ class Backward:
 def _local_maps(node: Node, primitive: Primitive, lift: Lift | None) -> tuple[LinearMap, ...]:
     """What the rule says at this node's operands: on arrays, or on Tensors made by ``lift``."""
     operands, statics = node.operands, node.statics
+    values: Sequence[Any]
     if lift is None:
         out = node.value
         if len(operands) == 1:
@@ -297,7 +298,7 @@ def _local_maps(node: Node, primitive: Primitive, lift: Lift | None) -> tuple[Li
             values = [operand if operand.__class__ is _ndarray else operand.value for operand in operands]
     else:
         out = lift(node)
-        values = [lift(o) if isinstance(o, Node) else o if o.__class__ is np.ndarray else o.value for o in operands]
+        values = [lift(o) if isinstance(o, Node) else o if o.__class__ is _ndarray else o.value for o in operands]
     maps = primitive.rule(out, *values, **statics) if statics else primitive.rule(out, *values)
     if len(maps) != len(operands):
         raise GraphError(f"{primitive.name}: its rule returned {len(maps)} maps for {len(operands)} operands; expected one each")
