@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.graph import state
+from tinygrad_rnn.linear_maps import Scale
+from tinygrad_rnn.primitive import Primitive
+from tinygrad_rnn.tensor import apply
 
 
 def leaf(data, name=None):
@@ -137,10 +141,31 @@ def test_leaves_belong_to_no_scope():
 
 def test_array_of_a_recorded_tensor_is_refused():
     """np.asarray on a Tensor that requires a gradient would cut the graph silently, so it is an error, except inside no_grad."""
-    import numpy as np
-
     x = leaf([1.0, 2.0])
     with pytest.raises(tg.errors.UnsupportedError, match=r"would lose it"):
         np.asarray(x)
     with tg.no_grad():
         np.testing.assert_array_equal(np.asarray(x), [1.0, 2.0])
+
+
+def test_a_forward_function_may_use_tensors_itself():
+    """The forward function of a primitive may compute with Tensors inside, which are no part of the graph."""
+
+    def solve(x):
+        with tg.no_grad():
+            return tg.tanh(tg.tensor(x) * 2.0).value
+
+    inner = Primitive(solve, name="inner", elementwise=True)
+    inner.defrule(lambda out, x: (Scale(2.0 * (1.0 - out * out), "⊙ 2(1 − {out}²)"),))
+    x = leaf([0.3])
+    apply(inner, (x,)).backward()
+    np.testing.assert_allclose(x.grad.value, 2.0 * (1.0 - np.tanh(0.6) ** 2))
+
+
+def test_nothing_warns():
+    """Infinities and NaN come without a warning, forward and backward, also where NumPy was told to raise."""
+    x = leaf([0.0, 1000.0, -1.0])
+    with np.errstate(all="raise"):
+        y = tg.log(x) + tg.exp(x) / (x * 0.0) + tg.sqrt(x)
+        y.sum().backward()
+    assert not np.isfinite(x.grad.value).any()

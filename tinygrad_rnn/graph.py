@@ -37,13 +37,15 @@ class State(threading.local):
 
     def __init__(self) -> None:
         self.before: list[dict[str, Any]] = []  # what the switches that are open found
-        # Operations on Tensors give inf and NaN without a warning, as in PyTorch. Entering np.errstate at each of them would cost
-        # more than the operation; running in a context that was once told to be quiet does not.
-        self.quiet = contextvars.copy_context()
-        self.quiet.run(np.seterr, all="ignore")
 
 
 state = State()
+
+# Operations on Tensors give inf and NaN without a warning, as in PyTorch. Entering np.errstate at each of them would cost more than the
+# operation; running in a context that was once told to be quiet does not. Each use takes a copy of its own, so that uses may nest.
+_quiet = contextvars.copy_context()
+_quiet.run(np.seterr, all="ignore")
+quiet = _quiet.copy
 
 
 class Scope:

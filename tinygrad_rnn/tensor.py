@@ -15,7 +15,7 @@ import numpy as np
 
 from . import ops
 from .errors import ArgumentError, DtypeError, GraphError, ShapeError, UnsupportedError
-from .graph import Constant, Leaf, Mark, Node, state
+from .graph import Constant, Leaf, Mark, Node, quiet, state
 from .primitive import Opaque, Primitive
 from .steps import subscripted
 from .walk import Backward, Observer
@@ -496,7 +496,7 @@ def tensor(data: Any, requires_grad: bool = False, *, dtype: Any = None, name: s
         Tensor([[1., 2.]], requires_grad=True, name='x')
     """
     if dtype is not None:
-        data = state.quiet.run(as_array(data).astype, dtype)
+        data = quiet().run(as_array(data).astype, dtype)
     return Tensor(data, requires_grad, name)
 
 
@@ -542,7 +542,7 @@ def _align(primitive: Primitive, operands: tuple[Any, ...]) -> tuple[Any, ...]:
         dtype = np.result_type(*values)
         return tuple(_make(np.array(x, dtype), None) if x.__class__ in _WEAK else x for x in given)
     tensors: list[Tensor] = [
-        operand if isinstance(operand, Tensor) else _make(state.quiet.run(np.array, operand, dtype), None) for operand in given
+        operand if isinstance(operand, Tensor) else _make(quiet().run(np.array, operand, dtype), None) for operand in given
     ]
     shapes = {t._value.shape for t in tensors}
     try:
@@ -590,7 +590,7 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
     if not primitive.elementwise and len(values) > 1 and len({value.dtype for value in values}) > 1:
         dtype = np.result_type(*values)
         return apply(primitive, tuple(_operand(operand, primitive.name).astype(dtype) for operand in operands), statics)
-    out = state.quiet.run(primitive.forward, *values, **(statics or {}))
+    out = quiet().run(primitive.forward, *values, **(statics or {}))
     return _result(primitive, tuple(recorded), statics, out, tracked)
 
 
@@ -613,7 +613,7 @@ def _unary(primitive: Primitive, x: Tensor) -> Tensor:
     node = x._node
     if node is None:
         return apply(primitive, (x,))  # type: ignore[no-any-return]
-    return _result(primitive, (node,), None, state.quiet.run(primitive.forward, x._value), True)
+    return _result(primitive, (node,), None, quiet().run(primitive.forward, x._value), True)
 
 
 def _binary(primitive: Primitive, x1: Any, x2: Any) -> Tensor:
@@ -621,17 +621,17 @@ def _binary(primitive: Primitive, x1: Any, x2: Any) -> Tensor:
     if not isinstance(x1, Tensor):
         if x1.__class__ in _NUMBERS and x2._node is not None:
             value2 = x2._value
-            number = state.quiet.run(np.array, x1, value2.dtype)
-            return _result(primitive, (number, x2._node), None, state.quiet.run(primitive.forward, number, value2), True)
+            number = quiet().run(np.array, x1, value2.dtype)
+            return _result(primitive, (number, x2._node), None, quiet().run(primitive.forward, number, value2), True)
     elif (node1 := x1._node) is not None:
         value1 = x1._value
         if isinstance(x2, Tensor):
             value2, node2 = x2._value, x2._node
             if node2 is not None and value1.dtype is value2.dtype and value1.shape == value2.shape:
-                return _result(primitive, (node1, node2), None, state.quiet.run(primitive.forward, value1, value2), True)
+                return _result(primitive, (node1, node2), None, quiet().run(primitive.forward, value1, value2), True)
         elif x2.__class__ in _NUMBERS:
-            number = state.quiet.run(np.array, x2, value1.dtype)
-            return _result(primitive, (node1, number), None, state.quiet.run(primitive.forward, value1, number), True)
+            number = quiet().run(np.array, x2, value1.dtype)
+            return _result(primitive, (node1, number), None, quiet().run(primitive.forward, value1, number), True)
     return apply(primitive, (x1, x2))  # type: ignore[no-any-return]
 
 
