@@ -37,6 +37,8 @@ def matmul(x1: Any, x2: Any) -> Any:
     """
     x1, x2 = as_operand(x1, "matmul"), as_operand(x2, "matmul")
     shape1, shape2 = x1.shape, x2.shape
+    if len(shape1) == len(shape2) == 2 and shape1[1] == shape2[0]:
+        return _matmul(x1, x2)
     if not shape1 or not shape2:
         raise ShapeError(f"matmul: operands of shape {shape1} and {shape2}; a scalar cannot take part. Use *")
     rows = shape2[0] if len(shape2) == 1 else shape2[-2]

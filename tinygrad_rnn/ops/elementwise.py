@@ -109,11 +109,11 @@ def _(out: Any, x: Any) -> tuple[LinearMap, ...]:
 def sigmoid(x: Any) -> Any:
     """Logistic function σ(x) = 1/(1 + e⁻ˣ), elementwise.
 
-    Computed from e^(−|x|), which cannot overflow and keeps the full relative precision in the left tail: σ(−30) is right to the
-    last digits, where ½(1 + tanh(x/2)) has lost all but four.
+    So computed it keeps its full relative precision in the left tail: σ(−30) is right to the last digits, where
+    ½(1 + tanh(x/2)) has lost all but four. Far out on the left e⁻ˣ is +inf, and σ is 0, without a warning.
     """
-    decay = np.exp(-1.0 * np.abs(x))  # not −|x|, which has no meaning for unsigned and boolean x
-    return np.where(x >= 0, 1, decay) / (1 + decay)
+    with np.errstate(over="ignore"):
+        return 1.0 / (1.0 + np.exp(-1.0 * x))  # not −x, which has no meaning for unsigned and boolean x
 
 
 @sigmoid.defrule
