@@ -9,6 +9,7 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.errors import ArgumentError, GraphError, HookError
+from tinygrad_rnn.graph import state
 from tinygrad_rnn.primitive import Opaque
 from tinygrad_rnn.tensor import apply
 
@@ -103,6 +104,15 @@ def test_grad_of_some_operands_runs_the_kernel():
     assert x.grad is None
 
 
+def test_grad_walks_only_to_its_inputs_from_a_kernel():
+    """Behind an operand of a kernel that no wanted gradient needs, nothing is multiplied."""
+    x, w = leaf(np.ones((1, 2))), leaf(np.ones((2, 4)))
+    costly = tg.exp(w)
+    costly.register_hook(lambda g: pytest.fail("walked"))
+    h, _ = apply(affine_tanh(Calls()), (x, costly, np.zeros(4)), {"gain": 1.0})
+    tg.grad(h.sum(), x)
+
+
 LOOKING = {
     "observer": lambda y: y.backward(observers=[lambda step: step.gain]),
     "intervention": lambda y: y.backward(interventions=[lambda step: None]),
@@ -125,6 +135,18 @@ def test_looking_opens_the_kernel(loss, way):
     assert (calls.pullback, calls.definition) == (0, 1)
     for found, wanted in zip(gradients(leaves), gradients(others), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    for x in leaves:
+        x.grad = None
+
+
+@pytest.mark.parametrize("way", LOOKING)
+def test_opening_restores_the_recording(way):
+    """After an opened node the recording state is what it was before."""
+    y, leaves, _ = problem("both outputs", fused=True)
+    LOOKING[way](y)
+    tg.checkpoint(lambda a: tg.sin(a), leaves[0]).sum().backward()
+    tg.jvp(lambda a: tg.checkpoint(lambda b: tg.sin(b), a), 1.0, 1.0)
+    assert (state.recording, state.scope, state.anomaly, state.sources) == (True, None, False, False)
     for x in leaves:
         x.grad = None
 
@@ -322,6 +344,22 @@ def test_nested_checkpoints():
     assert x.grad.item() == pytest.approx(s + 0.5 * c * 0.4 * 0.3)
     assert w.grad.item() == pytest.approx(0.5 * c * 0.5 * 0.3)
     assert v.grad.item() == pytest.approx(0.5 * c * 0.5 * 0.4)
+
+
+def test_closure_before_a_nested_checkpoint():
+    """A parameter used before a nested checkpoint of constants is not forgotten by it."""
+    w = leaf(2.0)
+    tg.checkpoint(lambda a: w * tg.checkpoint(lambda b: b * 1.0, a), tg.tensor(3.0)).backward()
+    assert w.grad.item() == 3.0
+    w.grad = None
+
+    def fn(a):
+        product = w * a
+        tg.checkpoint(lambda b: b * 1.0, a)
+        return product
+
+    tg.checkpoint(fn, tg.tensor(3.0)).backward()
+    assert w.grad.item() == 3.0
 
 
 def test_tuple_outputs():

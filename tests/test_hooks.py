@@ -207,6 +207,20 @@ def test_observers_cannot_write():
         np.testing.assert_array_equal(x.grad.value, expected)
 
 
+def test_observers_cannot_write_between_two_edges():
+    """The cotangent that a node multiplies for its second operand is the one that it multiplied for its first."""
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+
+    def scribble(step):
+        with pytest.raises(ValueError, match=r"read-only"):
+            step.cotangent[...] = 0.0
+
+    z = x * y
+    (z + z * 2.0).sum().backward(observers=[scribble])
+    np.testing.assert_array_equal(x.grad.value, 3.0 * y.value)
+    np.testing.assert_array_equal(y.grad.value, 3.0 * x.value)
+
+
 def test_kept_steps_are_not_changed_later():
     """What a step showed when it was made, it shows after the pass."""
     loss, _ = network()

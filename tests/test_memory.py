@@ -53,17 +53,17 @@ def test_a_million_nodes(no_collector):
 
     def run(length):
         x = leaf(1.0)
-        start = time.perf_counter()
+        start = time.process_time()
         y = chain(length, x)
         y.backward()
         y = None
-        taken = time.perf_counter() - start
+        taken = time.process_time() - start
         assert x.grad.item() == 1.0
         return taken
 
     run(1000)
-    short = min(run(250_000) for _ in range(2))
-    assert run(1_000_000) < 5.0 * short
+    short = min(run(250_000) for _ in range(3))
+    assert min(run(1_000_000) for _ in range(2)) < 5.0 * short
 
 
 def test_a_dropped_graph_is_freed_at_once(no_collector):
@@ -156,9 +156,9 @@ def test_rows_of_a_matrix_cost_linear_time(way):
         best = np.inf
         for _ in range(3):
             backward = rows(count, **WAYS[way])
-            start = time.perf_counter()
+            start = time.process_time()
             backward()
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
     seconds(50)
@@ -226,9 +226,9 @@ def test_stacking_is_linear_in_time_in_forward_mode():
         best = np.inf
         parts = [np.ones(256)] * count
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             tg.jvp(lambda *xs: tg.stack(xs), parts, parts)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
     seconds(20)

@@ -107,6 +107,24 @@ def test_create_graph_accumulates_into_grad():
     x.grad = None
 
 
+def test_plain_and_recorded_contributions_add_up():
+    """In a recorded pass a node may receive plain numbers first and recorded ones later."""
+    x = leaf([2.0, 3.0])
+    (dx,) = tg.grad((x * x + (x + x)).sum(), x, create_graph=True)
+    np.testing.assert_array_equal(dx.value, 2 * x.value + 2)
+    np.testing.assert_array_equal(tg.grad(dx.sum(), x)[0].value, [2.0, 2.0])
+
+
+def test_recorded_multiplications_belong_to_the_scope_of_their_node():
+    """What a recorded backward pass adds to the graph carries scope and time of the node that was differentiated."""
+    x = leaf(0.5)
+    with tg.scope("forward", time=2):
+        y = tg.tanh(x)
+    with tg.scope("elsewhere"):
+        (dx,) = tg.grad(y, x, create_graph=True)
+    assert (dx.node.scope.path, dx.node.scope.time) == ("forward", 2)
+
+
 # -- perturbation confusion -------------------------------------------------------------------------------------------------
 
 
@@ -178,7 +196,8 @@ def test_outputs_that_do_not_depend_on_the_input():
     w = leaf(2.0)
     assert tg.jvp(lambda x: w * 1.0, np.ones(3), np.ones(3))[1].item() == 0.0
     np.testing.assert_array_equal(tg.vjp(lambda x: w * 1.0, np.ones(3))[1](1.0)[0].value, np.zeros(3))
-    np.testing.assert_array_equal(tg.hessian(lambda x: w * 1.0, np.ones(2)).value, np.zeros((2, 2)))
+    for constant in (lambda x: w * 1.0, lambda x: tg.tensor(1.0)):
+        np.testing.assert_array_equal(tg.hessian(constant, np.ones(2)).value, np.zeros((2, 2)))
 
 
 def test_backward_inside_a_transform():
