@@ -459,9 +459,9 @@ def _restored(kind: type[Tensor], value: Any, requires_grad: bool, name: str | N
     return made
 
 
-def lift(node: Node) -> Tensor:
-    """The Tensor that shows a node."""
-    return _make(node.value, node)
+def lift(operand: Any) -> Tensor:
+    """The Tensor that shows an operand of the tape: a node, or an array that was constant."""
+    return _make(operand.value, operand) if isinstance(operand, Node) else _make(operand, None)
 
 
 def as_tensor(value: Any) -> Tensor:

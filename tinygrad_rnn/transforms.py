@@ -282,7 +282,7 @@ def checkpoint(fn: Callable[..., Any], *tensors: Any) -> Any:
         )
 
     name = getattr(fn, "__name__", type(fn).__name__)
-    opaque = Opaque(forward, name=f"checkpoint({name})", definition=lambda *inside: fn(*map(as_tensor, inside)), exact=True)
+    opaque = Opaque(forward, name=f"checkpoint({name})", definition=fn, exact=True)
     return apply_opaque(opaque, tensors, {})
 
 

@@ -24,7 +24,7 @@ from .ops.routing import Parts, scatter
 from .primitive import Opaque, Primitive
 from .steps import BackwardStep, Infos, NodeInfo
 
-Lift = Callable[[Node], Any]
+Lift = Callable[[Any], Any]
 Observer = Callable[[BackwardStep], Any]
 _ndarray = np.ndarray
 
@@ -76,7 +76,7 @@ class Backward:
 
     Args:
         seeds: pairs of a node and the cotangent that enters there.
-        lift: makes a recordable value (a Tensor) of a node; used for definitions, and for everything if ``create_graph``.
+        lift: makes a recordable value (a Tensor) of a node or an array; used for definitions, and for everything if ``create_graph``.
         wanted: nodes whose cotangents are asked for; only paths to them are walked. None asks for all leaves.
         observers, interventions: called with each BackwardStep; an intervention may return a contribution to use instead.
         ledger: is told of everything; ``infos`` are the walk's, where it keeps its own.
@@ -308,7 +308,7 @@ def _local_maps(node: Node, primitive: Primitive, lift: Lift | None) -> tuple[Li
 def expand(node: Node, lift: Lift) -> list[Any]:
     """Record the definition of an opaque node on its own operands; return the outputs as lifted values."""
     primitive: Any = node.primitive
-    operands = [lift(operand) if isinstance(operand, Node) else operand for operand in node.operands]
+    operands = [lift(operand) for operand in node.operands]
     before = state.recording, state.scope, state.sources
     state.recording, state.scope, state.sources = True, node.scope, True
     try:
