@@ -15,7 +15,7 @@ from typing import Any
 
 from . import errors, functional, ops
 from . import numpy_protocol as _numpy_protocol  # noqa: F401 (gives Tensor its two methods for NumPy's functions)
-from .functional import cross_entropy, log_softmax, mse, reciprocal, softmax
+from .functional import cross_entropy, mse
 from .graph import scope
 from .ops import (
     absolute,
@@ -35,6 +35,7 @@ from .ops import (
     flip,
     log,
     log1p,
+    log_softmax,
     logsumexp,
     matmul,
     max,
@@ -51,12 +52,14 @@ from .ops import (
     power,
     prod,
     ravel,
+    reciprocal,
     relu,
     repeat,
     reshape,
     roll,
     sigmoid,
     sin,
+    softmax,
     softplus,
     split,
     sqrt,

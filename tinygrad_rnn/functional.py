@@ -1,4 +1,4 @@
-"""Functions composed from the operations: softmax and its relatives, and the losses."""
+"""The losses, composed from the operations."""
 
 from __future__ import annotations
 
@@ -8,24 +8,6 @@ import numpy as np
 
 from . import ops
 from .errors import ArgumentError, ShapeError
-
-
-def reciprocal(x: Any) -> Any:
-    """1/x, elementwise; ±inf at 0 without a warning."""
-    return ops.divide(1.0, x)
-
-
-def softmax(x: Any, axis: int = -1) -> Any:
-    """exp(x) / Σ exp(x) along an axis, shifted by the largest entry so that nothing overflows."""
-    return ops.exp(log_softmax(x, axis))
-
-
-def log_softmax(x: Any, axis: int = -1) -> Any:
-    """x − ln Σ exp(x) along an axis; the entries are shifted first, so small results keep their digits beside large entries."""
-    x = ops.routing.as_operand(x)
-    axes = ops.routing.normalize_axes("log_softmax", axis, x.ndim)
-    shifted = x - ops.reduction.largest_finite(x, axes)
-    return shifted - ops.log(ops.sum(ops.exp(shifted), axes, keepdims=True))
 
 
 def cross_entropy(logits: Any, targets: Any) -> Any:
@@ -56,7 +38,7 @@ def cross_entropy(logits: Any, targets: Any) -> Any:
         raise ArgumentError(f"cross_entropy: expected integer targets, got dtype {labels.dtype}")
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         raise ArgumentError(f"cross_entropy: targets go from {labels.min()} to {labels.max()}; expected 0 to {classes - 1}")
-    rows = ops.reshape(log_softmax(logits), (labels.size, classes))
+    rows = ops.reshape(ops.log_softmax(logits), (labels.size, classes))
     return -ops.mean(ops.getitem(rows, (np.arange(labels.size), labels.ravel().astype(np.intp))))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import functional, ops
+from . import ops
 from .errors import ArgumentError, ShapeError, TinygradError, UnsupportedError
 from .ops.routing import as_operand, integers, normalize_axes, normalize_axis, shape_of
 from .tensor import Tensor, as_tensor, compare
@@ -122,7 +122,7 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     np.float_power: lambda x1, x2: ops.power(ops.multiply(np.float64(1.0), x1), x2),
     np.square: ops.square,
     np.sqrt: ops.sqrt,
-    np.reciprocal: functional.reciprocal,
+    np.reciprocal: ops.reciprocal,
     np.exp: ops.exp,
     np.expm1: ops.expm1,
     np.log: ops.log,

@@ -398,10 +398,14 @@ class Tensor:
 
     sum, mean, var, std, prod = ops.sum, ops.mean, ops.var, ops.std, ops.prod
     max, min, norm, logsumexp, cumsum = ops.max, ops.min, ops.norm, ops.logsumexp, ops.cumsum
-    abs, square, sqrt, exp, log = ops.absolute, ops.square, ops.sqrt, ops.exp, ops.log
-    sin, cos, tanh, sigmoid, relu = ops.sin, ops.cos, ops.tanh, ops.sigmoid, ops.relu
-    dot, clip, take, tril, triu = ops.dot, ops.clip, ops.take, ops.tril, ops.triu
-    ravel, flatten, squeeze, expand_dims, swapaxes = ops.ravel, ops.ravel, ops.squeeze, ops.expand_dims, ops.swapaxes
+    softmax, log_softmax = ops.softmax, ops.log_softmax
+    abs, square, sqrt, reciprocal, sin, cos = ops.absolute, ops.square, ops.sqrt, ops.reciprocal, ops.sin, ops.cos
+    exp, expm1, log, log1p = ops.exp, ops.expm1, ops.log, ops.log1p
+    tanh, sigmoid, relu, softplus = ops.tanh, ops.sigmoid, ops.relu, ops.softplus
+    maximum, minimum, clip, pad, tril, triu = ops.maximum, ops.minimum, ops.clip, ops.pad, ops.tril, ops.triu
+    matmul, dot, outer, take = ops.matmul, ops.dot, ops.outer, ops.take
+    ravel, flatten, squeeze, expand_dims = ops.ravel, ops.ravel, ops.squeeze, ops.expand_dims
+    swapaxes, moveaxis, tile = ops.swapaxes, ops.moveaxis, ops.tile
     broadcast_to, diagonal, repeat, flip, roll, split = ops.broadcast_to, ops.diagonal, ops.repeat, ops.flip, ops.roll, ops.split
 
     def reshape(self, *shape: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """Every differentiable operation, on arrays and (through the same rules) on Tensors."""
 
-from .arithmetic import add, divide, multiply, negative, power, square, subtract
+from .arithmetic import add, divide, multiply, negative, power, reciprocal, square, subtract
 from .contraction import dot, einsum, matmul, outer
 from .elementwise import (
     absolute,
@@ -23,7 +23,7 @@ from .elementwise import (
     where,
     xlogy,
 )
-from .reduction import cumsum, logsumexp, max, mean, min, norm, prod, std, sum, var
+from .reduction import cumsum, log_softmax, logsumexp, max, mean, min, norm, prod, softmax, std, sum, var
 from .routing import (
     astype,
     broadcast_to,
@@ -71,6 +71,7 @@ __all__ = [
     "item",
     "log",
     "log1p",
+    "log_softmax",
     "logsumexp",
     "matmul",
     "max",
@@ -87,12 +88,14 @@ __all__ = [
     "power",
     "prod",
     "ravel",
+    "reciprocal",
     "relu",
     "repeat",
     "reshape",
     "roll",
     "sigmoid",
     "sin",
+    "softmax",
     "softplus",
     "split",
     "sqrt",

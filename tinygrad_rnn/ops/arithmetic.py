@@ -87,6 +87,11 @@ def _(out: Any, x1: Any, x2: Any) -> tuple[LinearMap, ...]:
     )
 
 
+def reciprocal(x: Any) -> Any:
+    """1/x, elementwise; ±inf at 0."""
+    return divide(1.0, x)
+
+
 @primitive(elementwise=True)
 def square(x: Any) -> Any:
     """x², elementwise."""

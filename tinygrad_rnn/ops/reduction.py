@@ -247,3 +247,16 @@ def cumsum(a: Any, axis: int | None = None, dtype: Any = None) -> Any:
     if dtype is not None:
         a = a.astype(dtype)
     return _cumsum(a, axis=0 if axis is None else normalize_axis("cumsum", axis, a.ndim))
+
+
+def log_softmax(x: Any, axis: int = -1) -> Any:
+    """x − ln Σ exp(x) along an axis; the entries are shifted first, so small results keep their digits beside large entries."""
+    x = as_operand(x, "log_softmax")
+    axes = normalize_axes("log_softmax", axis, x.ndim)
+    shifted = x - largest_finite(x, axes)
+    return shifted - log(sum(exp(shifted), axes, keepdims=True))
+
+
+def softmax(x: Any, axis: int = -1) -> Any:
+    """exp(x) / Σ exp(x) along an axis, shifted by the largest entry so that nothing overflows."""
+    return exp(log_softmax(x, axis))
