@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from .graph import Node, Scope
+from .graph import Leaf, Mark, Node, Scope
 from .linear_maps import Kind, LinearMap, Scatter
 
 _SUBSCRIPTS = str.maketrans("0123456789-", "₀₁₂₃₄₅₆₇₈₉₋")
@@ -41,19 +42,11 @@ class NodeInfo:
         "shape", "source", "time",
     )  # fmt: skip
 
-    def __init__(self, node: Node) -> None:
-        value, place, mark = node.value, node.scope, node.mark
-        self.order = node.order
-        self.op = "leaf" if node.primitive is None else node.primitive.name
-        self.name: str | None = node.name
-        self.shape: tuple[int, ...] = getattr(value, "shape", ())
-        self.dtype = getattr(value, "dtype", None)
-        self.source: str | None = node.source
+    def __init__(self, note: Note) -> None:
+        self.order, self.op, self.name, self.shape, self.dtype, self.source, self._part, self.place, mark, _ = note
         self.operands: tuple[NodeInfo, ...] = ()
         self.parts: tuple[NodeInfo | None, ...] = ()
-        self._part = node.statics["index"] if self.op == "item" and node.statics else 0
-        self.place: Scope | None = place
-        self.time: int | None = None if place is None else place.time
+        self.time: int | None = None if self.place is None else self.place.time
         self.role: str | None = None
         self.gate: str | None = None
         self.group: Scope | None = None
@@ -61,7 +54,7 @@ class NodeInfo:
             self.role, self.gate, self.group = mark.role, mark.gate, mark.group
             if mark.time is not None:
                 self.time = mark.time
-        self._symbol = _rearranged(node) if node.name is None and self.op in _REARRANGING else None
+        self._symbol: str | None = None
 
     @classmethod
     def of_constant(cls, constant: Any) -> NodeInfo:
@@ -80,6 +73,13 @@ class NodeInfo:
         """The names of the scopes in which the node was recorded, joined by "/"."""
         return "" if self.place is None else self.place.path
 
+    def call_after(self, operand: NodeInfo) -> None:
+        """Name a rearrangement after what it rearranges (W_hhᵀ), unless it has a name."""
+        if self.name is None and self.op in _REARRANGING:
+            symbol = operand.symbol
+            turned = self.op == "transpose"
+            self._symbol = symbol[:-1] if turned and symbol.endswith("ᵀ") else symbol + "ᵀ" * turned
+
     @property
     def symbol(self) -> str:
         """How labels and pictures call the node."""
@@ -91,26 +91,54 @@ class NodeInfo:
                 if inner is None:
                     return info.op
                 info = inner
-            self._symbol = info.op if info.name is None else subscripted(info.name, info.time)
+            self._symbol = info._symbol or (info.op if info.name is None else subscripted(info.name, info.time))
         return self._symbol
 
     def __repr__(self) -> str:
         return f"<{self.symbol} {self.shape} #{self.order}>"
 
 
+Note = tuple[int, str, str | None, tuple[int, ...], Any, str | None, int, Scope | None, Mark | None, tuple[Any, ...]]
+
+
+def noted(node: Node) -> Note:
+    """What an info is made of; a tuple, since a walk takes many notes of which few are read. Operands are given by number."""
+    value, primitive = node.value, node.primitive
+    if value.__class__ is np.ndarray:
+        shape, dtype = value.shape, value.dtype
+    else:  # the values of an opaque node
+        shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+    op = "leaf" if primitive is None else primitive.name
+    part = node.statics["index"] if op == "item" and node.statics else 0
+    operands = tuple([o.order if o.__class__ is Node or o.__class__ is Leaf else NodeInfo.of_constant(o) for o in node.operands])
+    return node.order, op, node.name, shape, dtype, node.source, part, node.scope, node.mark, operands
+
+
+_number = itemgetter(0)
+
+
 class Infos:
-    """The infos of one walk, made once per node."""
+    """The infos of one walk, made once per node: at once, or from notes when the walk is over."""
 
     def __init__(self) -> None:
         self._known: dict[int, NodeInfo] = {}
+        self._notes: list[Note] = []
 
     def of(self, node: Any) -> NodeInfo:
         """The info of a node or constant. A nameless rearrangement is called after what it rearranges (W_hhᵀ)."""
         if not isinstance(node, Node):
             return NodeInfo.of_constant(node)
+        chain = []
         known = self._known.get(node.order)
-        if known is None:
-            known = self._known[node.order] = NodeInfo(node)
+        while known is None:
+            known = self._known[node.order] = NodeInfo(noted(node))
+            if node.name is None and known.op in _REARRANGING:
+                chain.append(known)
+                node = node.operands[0]
+                known = self._known.get(node.order) if isinstance(node, Node) else NodeInfo.of_constant(node)
+        for info in reversed(chain):
+            info.call_after(known)
+            known = info
         return known
 
     def opened(self, node: Node) -> NodeInfo:
@@ -120,17 +148,26 @@ class Infos:
             info.operands = tuple([self.of(operand) for operand in node.operands])
         return info
 
+    def note(self, node: Node) -> None:
+        """Take a note of a node, to be made an info by :meth:`numbered`."""
+        self._notes.append(noted(node))
+
+    def numbered(self) -> dict[int, NodeInfo]:
+        """All infos by the number of their node, those that were noted with their operands'."""
+        known, notes = self._known, self._notes
+        self._notes = []
+        notes.sort(key=_number)
+        for note in notes:
+            info = known.get(note[0])
+            if info is None:
+                info = known[note[0]] = NodeInfo(note)
+            info.operands = tuple([known[o] if o.__class__ is int else o for o in note[-1]])
+            if len(info.operands) == 1:
+                info.call_after(info.operands[0])
+        return known
+
 
 _REARRANGING = frozenset(("transpose", "reshape", "broadcast_to", "astype", "identity"))
-
-
-def _rearranged(node: Node) -> str:
-    turned = False
-    inner: Any = node
-    while isinstance(inner, Node) and inner.name is None and inner.primitive is not None and inner.primitive.name in _REARRANGING:
-        turned ^= inner.primitive.name == "transpose"
-        inner = inner.operands[0]
-    return (NodeInfo(inner) if isinstance(inner, Node) else NodeInfo.of_constant(inner)).symbol + ("ᵀ" if turned else "")
 
 
 _BLOCK = 8192  # BLAS gives a dot product of more than 10,000 entries to several threads, which costs many times what it saves
@@ -146,9 +183,12 @@ def quiet_norm(array: Any) -> float:
     """:func:`norm_of` for where floating-point warnings are off already, as inside a walk."""
     flat = (array if array.__class__ is np.ndarray else np.asarray(getattr(array, "value", array))).ravel()
     if flat.size <= _BLOCK:
-        total = float(np.dot(flat, flat))
+        total = float(flat.dot(flat))
     else:
-        total = math.fsum(float(np.dot(part, part)) for part in np.split(flat, range(_BLOCK, flat.size, _BLOCK)))
+        total = 0.0
+        for start in range(0, flat.size, _BLOCK):
+            part = flat[start : start + _BLOCK]
+            total += float(part.dot(part))
     if 1e-30 < total < 1e30 or (flat.dtype == np.float64 and 1e-200 < total < 1e200):
         return math.sqrt(total)
     flat = flat.astype(np.float64)
@@ -156,6 +196,15 @@ def quiet_norm(array: Any) -> float:
     if largest == 0.0 or not math.isfinite(largest):
         return largest
     return largest * quiet_norm(flat / largest)
+
+
+def leaving_norm(linear_map: LinearMap, cotangent: Any, contribution: Any, arriving: float) -> float:
+    """‖contribution‖, given ‖cotangent‖; None is a part that is placed in the operand's own array."""
+    if contribution is cotangent:
+        return arriving
+    if contribution is None:  # placing changes no norm, unless a place is taken twice
+        return arriving if isinstance(linear_map, Scatter) and linear_map.injective else quiet_norm(linear_map.pullback(cotangent))
+    return quiet_norm(contribution)
 
 
 class BackwardStep:
@@ -183,6 +232,15 @@ class BackwardStep:
         self._contribution = contribution
         self._norms: tuple[float, float] | None = None
         self.altered = False
+
+    @classmethod
+    def of_norms(cls, node: NodeInfo, position: int, kind: Kind, template: str, norms: tuple[float, float]) -> BackwardStep:
+        """A step of which only the norms were kept."""
+        step: BackwardStep = cls.__new__(cls)
+        step.node, step.operand, step.position = node, node.operands[position], position
+        step.map = step.cotangent = step._contribution = None
+        step.kind, step._template, step._norms, step.altered = kind, template, norms, False
+        return step
 
     @property
     def contribution(self) -> Any:
@@ -235,27 +293,17 @@ class BackwardStep:
     def norms(self) -> tuple[float, float]:
         """‖cotangent‖ and ‖contribution‖ (Frobenius, over the whole batch)."""
         if self._norms is None:
+            assert self.map is not None
             with np.errstate(all="ignore"):
-                self.measure(quiet_norm(self.cotangent))
-        assert self._norms is not None
+                arriving = quiet_norm(self.cotangent)
+                self._norms = arriving, leaving_norm(self.map, self.cotangent, self._contribution, arriving)
         return self._norms
-
-    def measure(self, arriving: float) -> None:
-        """Compute the norms and keep them, given the cotangent's."""
-        # Scattering into zeros changes no norm, unless entries are picked twice; nor does passing the cotangent on.
-        scattered = self._contribution is None and isinstance(self.map, Scatter) and self.map.injective
-        same = scattered or self._contribution is self.cotangent
-        self._norms = (arriving, arriving if same else quiet_norm(self.contribution))
 
     @property
     def gain(self) -> float:
         """‖contribution‖ / ‖cotangent‖; NaN where nothing arrived."""
         arriving, leaving = self.norms
         return leaving / arriving if arriving else math.nan
-
-    def drop_arrays(self) -> None:
-        """Forget map and arrays; norms that were measured stay."""
-        self.map = self.cotangent = self._contribution = None
 
     def settle(self) -> None:
         """Keep what a reader may want later: arrays read-only; a contribution larger than its cotangent only as its norm.

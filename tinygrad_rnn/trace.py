@@ -18,9 +18,9 @@ import numpy as np
 from .errors import ArgumentError, GraphError
 from .files import write_atomically
 from .graph import Leaf, Node, Scope
-from .linear_maps import KINDS, LinearMap
+from .linear_maps import KINDS, Kind, LinearMap
 from .report import Table, aligned, number, plain, power_of_ten
-from .steps import BackwardStep, Infos, NodeInfo, norm_of, quiet_norm
+from .steps import BackwardStep, Infos, NodeInfo, leaving_norm, norm_of, quiet_norm
 from .tensor import Tensor, lift, seed
 from .walk import Backward
 
@@ -113,75 +113,102 @@ class Trace:
     """Every multiplication of one backward pass, in the order in which it ran. Made by :func:`trace`.
 
     Attributes:
-        steps: the :class:`~tinygrad_rnn.steps.BackwardStep` of every edge.
         keep: "arrays" or "norms".
         gradients: the gradient of every leaf by its node's info (empty if arrays were not kept).
     """
 
     def __init__(self, loss: Tensor, keep: Keep, cotangent: Any) -> None:
         self.keep: Keep = keep
-        self.steps: list[BackwardStep] = []
         self.gradients: dict[NodeInfo, Any] = {}
-        self._groups: dict[Scope | str, list[dict[int, StateAt]]] = {}  # by a layer's call, or by path where no layer was called
-        self._carried: dict[NodeInfo, Any] = {}
-        self._arriving = 0.0
+        self._groups: dict[Scope | str, list[dict[int, StateAt]]] = {}
+        self._rows: list[tuple[int, int, Kind, str, float, float]] = []
+        self._steps: list[BackwardStep] = []
+        self._landed: list[tuple[int, Any, Any, float, Any, float]] = []
+        self._carried: dict[Node, Any] = {}
+        self._known_norms: dict[Node, tuple[Any, float]] = {}  # of a node's latest contribution: its cotangent, if it is the only one
+        self._infos = Infos()
         start = seed(loss, cotangent, "trace")
         start = (start[0], getattr(start[1], "value", start[1]))
-        self._infos = Infos()
-        self.root = self._infos.of(start[0])
         found = Backward([start], lift=lift, ledger=self, infos=self._infos).run()
         if keep == "arrays":
             self.gradients = {self._infos.of(leaf): _frozen(gradient) for leaf, gradient in found.items() if isinstance(leaf, Leaf)}
-        del self._infos, self._carried
+        self._root = start[0].order
+        # Node numbers count all that a process ever recorded; from here they count this graph's, the same in every run.
+        self._origin = min((leaf.order for leaf in found), default=self._root) - 1
+        del self._carried, self._known_norms
 
     # -- the walk tells ---------------------------------------------------------------------------------------------------------
 
     def enter(self, node: Node, cotangent: Any) -> None:
         """A cotangent comes in from outside the edges: for a state, from outside its step."""
         if node.mark is not None and node.mark.role in _STATES:
-            self._carry(self._infos.of(node), cotangent)
+            self._carry(node, cotangent)
 
-    def visit(self, node: Node, cotangent: Any) -> None:
-        """A node has its turn: its cotangent's norm is that of all its edges, and a state or gate is a landmark."""
-        kept = self.keep == "arrays"
-        marked = node.mark is not None and node.mark.role is not None and node.mark.time is not None
-        if marked or not kept:
-            self._arriving = quiet_norm(cotangent)
-        if marked:
-            self._land(self._infos.of(node), node.value, cotangent, kept)
+    def account(self, node: Node, cotangent: Any, maps: Sequence[LinearMap], shares: Sequence[tuple[int, Any]]) -> None:
+        """A node had its turn: its edges are steps of the ledger, and a state or gate is a landmark.
 
-    def edge(self, info: NodeInfo, position: int, linear_map: LinearMap, cotangent: Any, contribution: Any) -> None:
-        """A multiplication was carried out: it is a step of the ledger."""
-        step = BackwardStep(info, position, linear_map, cotangent, contribution)
-        target = step.operand
-        if target.role in _STATES and not _inside(info.place, target.place):
-            self._carry(target, step.contribution)
+        Norms are taken at once and everything else of the graph is noted: infos and steps are made when someone reads them.
+        """
+        mark, operands = node.mark, node.operands
+        landmark = mark is not None and mark.role is not None and mark.time is not None
+        arriving = 0.0
         if self.keep == "norms":
-            step.measure(self._arriving)
-            step.drop_arrays()
+            alone, known = self._known_norms.pop(node, _NOTHING)
+            arriving = known if alone is cotangent else quiet_norm(cotangent)
+            self._infos.note(node)
+            order, add, known_norms = node.order, self._rows.append, self._known_norms
+            for position, share in shares:
+                linear_map = maps[position]
+                leaving = arriving if share is cotangent else leaving_norm(linear_map, cotangent, share, arriving)
+                known_norms[operands[position]] = share, leaving
+                add((order, position, linear_map.kind, linear_map.label, arriving, leaving))
         else:
-            step.settle()
-        self.steps.append(step)
+            info = self._infos.opened(node)
+            for position, share in shares:
+                step = BackwardStep(info, position, maps[position], cotangent, share)
+                step.settle()
+                self._steps.append(step)
+        for position, share in shares:
+            operand = operands[position]
+            if operand.mark is not None and operand.mark.role in _STATES and not _inside(node.scope, operand.scope):
+                self._carry(operand, maps[position].pullback(cotangent) if share is None else share)
+        if landmark:
+            carried = self._carried.pop(node, None)
+            norm = 0.0 if carried is None else quiet_norm(carried)
+            kept = (node.value, cotangent, carried) if self.keep == "arrays" else (None, None, None)
+            self._landed.append((node.order, kept[0], kept[1], arriving or quiet_norm(cotangent), kept[2], norm))
 
-    def _carry(self, state: NodeInfo, share: Any) -> None:
+    def _carry(self, state: Node, share: Any) -> None:
         held = self._carried.get(state)
         self._carried[state] = share if held is None else held + share
 
-    def _land(self, info: NodeInfo, value: Any, cotangent: Any, kept: bool) -> None:
-        carried = self._carried.pop(info, None)
-        landmark = Landmark(
-            info,
-            value=_frozen(value) if kept else None,
-            cotangent=_frozen(cotangent) if kept else None,
-            norm=self._arriving,
-            carried=_frozen(carried) if kept and carried is not None else None,
-            carried_norm=0.0 if carried is None else quiet_norm(carried),
-        )
-        at = self._step_of(info)
-        if info.role == "gate":
-            at.gates[info.gate or info.symbol] = landmark
-        else:
-            setattr(at, str(info.role), landmark)
+    # -- what it told, made readable ----------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> list[BackwardStep]:
+        """The :class:`~tinygrad_rnn.steps.BackwardStep` of every edge, in the order in which they ran."""
+        if self._rows:
+            known, rows, self._rows = self._infos.numbered(), self._rows, []
+            self._steps = [BackwardStep.of_norms(known[order], place, kind, label, (a, b)) for order, place, kind, label, a, b in rows]
+        return self._steps
+
+    @property
+    def root(self) -> NodeInfo:
+        """What is known of the node where the pass began."""
+        return self._infos.numbered()[self._root]
+
+    def _land(self) -> None:
+        """Sort the landmarks into recurrences and steps."""
+        landed, self._landed = self._landed, []
+        known = self._infos.numbered() if landed else {}
+        for order, value, cotangent, norm, carried, carried_norm in landed:
+            info = known[order]
+            landmark = Landmark(info, _frozen(value), _frozen(cotangent), norm, _frozen(carried), carried_norm)
+            at = self._step_of(info)
+            if info.role == "gate":
+                at.gates[info.gate or info.symbol] = landmark
+            else:
+                setattr(at, str(info.role), landmark)
 
     def _step_of(self, info: NodeInfo) -> StateAt:
         """Where a landmark belongs: to its recurrence at its time, in the scope of its step.
@@ -216,6 +243,7 @@ class Trace:
         def first(steps: dict[int, StateAt]) -> int:
             return min(part.node.order for at in steps.values() for part in (*at.parts, *at.gates.values()))
 
+        self._land()
         named: dict[str, tuple[Scope | str, dict[int, StateAt]]] = {}
         branches = [(group, steps) for group, several in self._groups.items() for steps in several]
         for group, steps in sorted(branches, key=lambda item: first(item[1])):
@@ -324,27 +352,23 @@ class Trace:
             },
         }
 
-    @property
-    def _origin(self) -> int:
-        """Node numbers count all that a process ever recorded; from here they count this graph's, the same in every run."""
-        return min((step.operand.order for step in self.steps), default=1) - 1
-
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str | Path:
         """The ledger as JSON text, or written to a file (atomically); infinities become strings and NaN null."""
         text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
         return text if path is None else write_atomically(path, text)
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self._rows) or len(self._steps)
 
     def __repr__(self) -> str:
-        return f"<trace of {self.root.symbol}: {len(self.steps)} steps, layers {list(self.layers)}>"
+        return f"<trace of {self.root.symbol}: {len(self)} steps, layers {list(self.layers)}>"
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
 
 
 _STATES = ("hidden", "cell")
+_NOTHING = (None, 0.0)
 
 
 def _inside(place: Scope | None, step: Scope | None) -> bool:
@@ -355,6 +379,8 @@ def _inside(place: Scope | None, step: Scope | None) -> bool:
 
 
 def _frozen(array: Any) -> Any:
+    if array is None:
+        return None
     array = np.asarray(array)
     array.flags.writeable = False
     return array

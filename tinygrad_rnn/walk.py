@@ -22,7 +22,7 @@ from .graph import Leaf, Node, state
 from .linear_maps import LinearMap, Place, Scatter, add_at
 from .ops.routing import Parts, scatter
 from .primitive import Opaque, Primitive
-from .steps import BackwardStep, Infos, NodeInfo
+from .steps import BackwardStep, Infos
 
 Lift = Callable[[Any], Any]
 Observer = Callable[[BackwardStep], Any]
@@ -35,11 +35,11 @@ class Ledger(Protocol):
     def enter(self, node: Node, cotangent: Any) -> None:
         """A cotangent comes in from outside the edges: at the start, or where an opaque node was opened."""
 
-    def visit(self, node: Node, cotangent: Any) -> None:
-        """A node has its turn, with its total cotangent."""
+    def account(self, node: Node, cotangent: Any, maps: Sequence[LinearMap], shares: Sequence[tuple[int, Any]]) -> None:
+        """A node had its turn: its total cotangent, its maps, and the contributions by position.
 
-    def edge(self, info: NodeInfo, position: int, linear_map: LinearMap, cotangent: Any, contribution: Any) -> None:
-        """A contribution was computed; None for a part that is placed in the operand's own array."""
+        None stands for a part that is placed in the operand's own array. A leaf has neither maps nor contributions.
+        """
 
 
 _by_order = attrgetter("order")
@@ -168,11 +168,11 @@ class Backward:
             if node.hooks is not None:
                 cotangent = _run_hooks(node, cotangent)
             primitive = node.primitive
-            if ledger is not None and primitive.__class__ is not Opaque:
-                ledger.visit(node, cotangent)
             if (primitive is None) if wanted is None else (node in wanted):
                 self.found[node] = cotangent
             if primitive is None:
+                if ledger is not None:
+                    ledger.account(node, cotangent, (), ())
                 continue
             try:
                 if primitive.__class__ is Opaque:
@@ -197,8 +197,11 @@ class Backward:
         maps = _local_maps(node, primitive, self.lift if self.create_graph else None)
         shown = attentive or ledger is not None
         if shown:
-            _lock(cotangent)
-            info = self.infos.opened(node)
+            info = None
+            shares: list[tuple[int, Any]] = []
+            if attentive:
+                _lock(cotangent)
+                info = self.infos.opened(node)
         position = -1
         for operand in operands:
             position += 1
@@ -207,10 +210,9 @@ class Backward:
             linear_map = maps[position]
             contribution = None if linear_map.__class__ is Scatter else linear_map.pullback(cotangent)
             if shown and contribution.__class__ is not Parts:
-                if attentive:
+                if info is not None:
                     contribution = self._attend(BackwardStep(info, position, linear_map, cotangent, contribution), node, contribution)
-                if ledger is not None:
-                    ledger.edge(info, position, linear_map, cotangent, contribution)
+                shares.append((position, contribution))
             if contribution is None:
                 self._scatter(operand, linear_map, cotangent)
             elif pieces or operand in cotangents:
@@ -218,6 +220,8 @@ class Backward:
             else:  # the commonest case of _accumulate
                 cotangents[operand] = contribution
                 heappush(queue, (-operand.order, operand))
+        if ledger is not None:
+            ledger.account(node, cotangent, maps, shares)
 
     def _scatter(self, operand: Node, linear_map: Any, cotangent: Any) -> None:
         """Add a part at its place in the operand's own array; a recorded pass collects the parts, to place them with one operation."""

@@ -48,7 +48,7 @@ def theirs() -> float:
     fed = torch_sequence @ weight_ih.T + bias  # for all steps at once
     outputs = []
     for t in range(STEPS):
-        pre = watch("a", t, fed[t] + hidden @ weight_hh.T)
+        pre = watch("a", t, fed[t] + watch("h W", t, hidden @ weight_hh.T))
         a_i, a_f, a_g, a_o = pre.chunk(4, -1)
         i, f = watch("i", t, torch.sigmoid(a_i)), watch("f", t, torch.sigmoid(a_f))
         g, o = watch("g", t, torch.tanh(a_g)), watch("o", t, torch.sigmoid(a_o))

@@ -306,6 +306,8 @@ class _Layer(_Recurrent):
 
     def _run(self, x: Tensor, past: Any) -> tuple[Tensor, Any]:
         weights = self._weights()
+        if weights.bias is not None:
+            weights = weights._replace(bias=ops.broadcast_to(weights.bias, (*x.shape[1:-1], weights.bias.size)))  # once for all steps
         outputs = []
         group = recording.scope
         for t in range(x.shape[0]):

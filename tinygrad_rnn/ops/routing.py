@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from operator import index as whole
 from typing import Any
 
@@ -218,10 +218,16 @@ def _(out: Any, x: Any, *, shape: Shape) -> tuple[LinearMap, ...]:
 # -- index ------------------------------------------------------------------------------------------------------------------
 
 
+_UNCHANGEABLE = frozenset((int, slice, type(None), type(Ellipsis)))
+
+
 def _freeze_index(key: Any, operation: str) -> Any:
     """A copy of every array in an index expression, so that a caller who changes theirs later changes no gradient."""
     if isinstance(key, tuple):
-        return tuple(_freeze_index(part, operation) for part in key)
+        for part in key:
+            if part.__class__ not in _UNCHANGEABLE:
+                return tuple(_freeze_index(part, operation) for part in key)
+        return key
     if key is None or key is Ellipsis or isinstance(key, (int, slice, np.integer)):
         return key
     array = np.array(getattr(key, "value", key))
@@ -264,17 +270,21 @@ def _place(shape: Shape, key: Any, label: str) -> Place:
 
 def index_label(key: Any) -> str:
     """An index expression as a reader would write it."""
-
-    def text(part: Any) -> str:
-        if isinstance(part, slice):
-            step = "" if part.step is None else f":{part.step}"
-            return f"{'' if part.start is None else part.start}:{'' if part.stop is None else part.stop}{step}"
-        if part is Ellipsis:
-            return "…"
-        return "mask" if getattr(part, "dtype", None) == np.bool_ else "array" if getattr(part, "ndim", 0) else str(part)
-
     # Braces would be read as a label's own placeholders; an index has none.
-    return "[" + ", ".join(text(part) for part in (key if isinstance(key, tuple) else (key,))) + "]"
+    return "[" + ", ".join([_part_label(part) for part in (key if isinstance(key, tuple) else (key,))]) + "]"
+
+
+def _part_label(part: Any) -> str:
+    if part.__class__ is slice:
+        return _slice_label(part.start, part.stop, part.step)
+    if part is Ellipsis:
+        return "…"
+    return "mask" if getattr(part, "dtype", None) == np.bool_ else "array" if getattr(part, "ndim", 0) else str(part)
+
+
+@lru_cache(maxsize=256)
+def _slice_label(start: Any, stop: Any, step: Any) -> str:
+    return f"{'' if start is None else start}:{'' if stop is None else stop}" + ("" if step is None else f":{step}")
 
 
 def getitem(x: Any, key: Any) -> Any:
