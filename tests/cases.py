@@ -132,6 +132,12 @@ def joined(draw: st.DrawFn, min_dims: int = 1) -> Example:
 
 
 @st.composite
+def stacked(draw: st.DrawFn, min_axis: int = -1) -> Example:
+    parts = draw(shapes().flatmap(lambda shape: st.tuples(*[arrays(shape)] * 2)))
+    return parts, {"axis": draw(st.integers(min_axis, parts[0].ndim))}
+
+
+@st.composite
 def matrices(draw: st.DrawFn) -> Any:
     """Two stacks of matrices of equal length, or a stack and one matrix."""
     rows, inner, columns = (draw(LENGTHS) for _ in range(3))
@@ -236,6 +242,10 @@ def joined_up(*parts: Any, axis: int) -> Any:
     return np.moveaxis(result, 0, axis)
 
 
+def beside(*parts: Any, axis: int) -> Any:
+    return joined_up(*(part.reshape(*part.shape[:axis], 1, *part.shape[axis:]) for part in parts), axis=axis)
+
+
 def product(a: Any, b: Any) -> Any:
     return (a[..., :, :, None] * b[..., None, :, :]).sum(-2)
 
@@ -308,6 +318,7 @@ CASES: dict[str, Case] = {
     "index": Case(examples(arrays(shapes()), lambda x: {"key": keys(x)}), rearranged(lambda at, key: at[key]), holomorphic=True),
     "scatter": Case(scattered(), scatter, holomorphic=True),
     "concatenate": Case(joined(), joined_up, holomorphic=True),
+    "stack": Case(stacked(min_axis=0), beside, holomorphic=True),
     # products
     "matmul": Case(plain(matrices()), product, holomorphic=True),
     # for the engine
@@ -362,12 +373,6 @@ def lengths(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -
     if abs(power) == math.inf:
         return (np.max if power > 0 else np.min)(np.abs(x), axis=axis, keepdims=keepdims)
     return (np.abs(x) ** power).sum(axis=axis, keepdims=keepdims) ** (1 / power)
-
-
-@st.composite
-def stacked(draw: st.DrawFn) -> Example:
-    parts = draw(shapes().flatmap(lambda shape: st.tuples(*[arrays(shape)] * 2)))
-    return parts, {"axis": draw(st.integers(-1, parts[0].ndim))}
 
 
 @st.composite

@@ -773,7 +773,7 @@ def test_checkpointed_layer_is_opened(name: str) -> None:
     for here, there in zip(inside.states(layer), outside.states(layer), strict=True):
         assert oracles.difference(here.cotangent, there.cotangent) < 1e-14
         assert here.gates.keys() == there.gates.keys()
-    assert inside.filter(op="square")[0].label == "⊙ 2concatenate"
+    assert inside.filter(op="square")[0].label == "⊙ 2stack"
 
 
 def test_blocking_the_gates_leaves_the_highway() -> None:

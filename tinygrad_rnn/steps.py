@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -18,8 +19,15 @@ def subscripted(name: str, time: int | None) -> str:
     """The name with its time: h and 3 give h₃; the subscript goes inside closing parentheses, tanh(c₃)."""
     if time is None:
         return name
+    if not name.endswith(")"):
+        return name + _subscript(time)
     inner = name.rstrip(")")
-    return inner + str(time).translate(_SUBSCRIPTS) + name[len(inner) :]
+    return inner + _subscript(time) + name[len(inner) :]
+
+
+@lru_cache(maxsize=4096)
+def _subscript(time: int) -> str:
+    return str(time).translate(_SUBSCRIPTS)
 
 
 class NodeInfo:
@@ -181,16 +189,19 @@ def norm_of(array: Any) -> float:
 
 def quiet_norm(array: Any) -> float:
     """:func:`norm_of` for where floating-point warnings are off already, as inside a walk."""
-    flat = (array if array.__class__ is np.ndarray else np.asarray(getattr(array, "value", array))).ravel()
-    if flat.size <= _BLOCK:
+    if array.__class__ is np.ndarray and array.size <= _BLOCK:
+        flat = array.ravel()
         total = float(flat.dot(flat))
-    else:
-        total = 0.0
-        for start in range(0, flat.size, _BLOCK):
-            part = flat[start : start + _BLOCK]
-            total += float(part.dot(part))
-    if 1e-30 < total < 1e30 or (flat.dtype == np.float64 and 1e-200 < total < 1e200):
-        return math.sqrt(total)
+        return math.sqrt(total) if 1e-30 < total < 1e30 else _scaled_norm(flat)
+    flat = np.asarray(getattr(array, "value", array)).ravel()
+    total = 0.0
+    for start in range(0, flat.size, _BLOCK):
+        part = flat[start : start + _BLOCK]
+        total += float(part.dot(part))
+    return math.sqrt(total) if 1e-30 < total < 1e30 else _scaled_norm(flat)
+
+
+def _scaled_norm(flat: Any) -> float:
     flat = flat.astype(np.float64)
     largest = float(np.max(np.abs(flat), initial=0.0))
     if largest == 0.0 or not math.isfinite(largest):

@@ -700,5 +700,6 @@ def landmark(value: Tensor, name: str, role: str | None = None, *, gate: str | N
         return value if value._name is not None else _make(value._value, None, subscripted(name, time))
     if node.name is None:
         node.name = name
-        node.mark = Mark(role, gate=gate, time=time, group=None if at is None else at.group)
+        if role is not None or gate is not None:
+            node.mark = Mark(role, gate=gate, time=time, group=None if at is None else at.group)
     return value

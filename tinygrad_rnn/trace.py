@@ -125,7 +125,9 @@ class Trace:
         self._steps: list[BackwardStep] = []
         self._landed: list[tuple[int, Any, Any, float, Any, float]] = []
         self._carried: dict[Node, Any] = {}
-        self._known_norms: dict[Node, tuple[Any, float]] = {}  # of a node's latest contribution: its cotangent, if it is the only one
+        self._latest: dict[
+            Node, tuple[Any, float]
+        ] = {}  # a node's latest contribution and its norm: its cotangent's, if it is the only one
         self._infos = Infos()
         start = seed(loss, cotangent, "trace")
         start = (start[0], getattr(start[1], "value", start[1]))
@@ -135,7 +137,7 @@ class Trace:
         self._root = start[0].order
         # Node numbers count all that a process ever recorded; from here they count this graph's, the same in every run.
         self._origin = min((leaf.order for leaf in found), default=self._root) - 1
-        del self._carried, self._known_norms
+        del self._carried, self._latest
 
     # -- the walk tells ---------------------------------------------------------------------------------------------------------
 
@@ -150,33 +152,33 @@ class Trace:
         Norms are taken at once and everything else of the graph is noted: infos and steps are made when someone reads them.
         """
         mark, operands = node.mark, node.operands
-        landmark = mark is not None and mark.role is not None and mark.time is not None
+        norms = self.keep == "norms"
         arriving = 0.0
-        if self.keep == "norms":
-            alone, known = self._known_norms.pop(node, _NOTHING)
-            arriving = known if alone is cotangent else quiet_norm(cotangent)
+        if norms:
+            only, known = self._latest.pop(node, _NOTHING)
+            arriving = known if only is cotangent else quiet_norm(cotangent)
             self._infos.note(node)
-            order, add, known_norms = node.order, self._rows.append, self._known_norms
-            for position, share in shares:
-                linear_map = maps[position]
-                leaving = arriving if share is cotangent else leaving_norm(linear_map, cotangent, share, arriving)
-                known_norms[operands[position]] = share, leaving
-                add((order, position, linear_map.kind, linear_map.label, arriving, leaving))
         else:
             info = self._infos.opened(node)
-            for position, share in shares:
-                step = BackwardStep(info, position, maps[position], cotangent, share)
+        for position, share in shares:
+            operand, linear_map = operands[position], maps[position]
+            if norms:
+                leaving = arriving if share is cotangent else leaving_norm(linear_map, cotangent, share, arriving)
+                self._latest[operand] = share, leaving
+                self._rows.append((node.order, position, linear_map.kind, linear_map.label, arriving, leaving))
+            else:
+                step = BackwardStep(info, position, linear_map, cotangent, share)
                 step.settle()
                 self._steps.append(step)
-        for position, share in shares:
-            operand = operands[position]
             if operand.mark is not None and operand.mark.role in _STATES and not _inside(node.scope, operand.scope):
-                self._carry(operand, maps[position].pullback(cotangent) if share is None else share)
-        if landmark:
+                self._carry(operand, linear_map.pullback(cotangent) if share is None else share)
+        if mark is not None and mark.role is not None and mark.time is not None:
             carried = self._carried.pop(node, None)
-            norm = 0.0 if carried is None else quiet_norm(carried)
-            kept = (node.value, cotangent, carried) if self.keep == "arrays" else (None, None, None)
-            self._landed.append((node.order, kept[0], kept[1], arriving or quiet_norm(cotangent), kept[2], norm))
+            carried_norm = 0.0 if carried is None else quiet_norm(carried)
+            if norms:
+                self._landed.append((node.order, None, None, arriving, None, carried_norm))
+            else:
+                self._landed.append((node.order, node.value, cotangent, quiet_norm(cotangent), carried, carried_norm))
 
     def _carry(self, state: Node, share: Any) -> None:
         held = self._carried.get(state)

@@ -415,6 +415,18 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Any:
     return _concatenate(*parts, axis=axis)
 
 
+@primitive(name="stack")
+def _stack(*operands: Any, axis: int) -> Any:
+    """Operands beside each other along a new axis."""
+    return np.stack(operands, axis=axis)
+
+
+@_stack.defrule
+def _(out: Any, *operands: Any, axis: int) -> tuple[LinearMap, ...]:
+    lead, where = (slice(None),) * axis, f" of axis {axis}" if axis else ""
+    return tuple(_place(out.shape, (*lead, position), f"part {position}{where}") for position in range(len(operands)))
+
+
 def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
     """Join along a new axis."""
     parts = [as_operand(part, "stack") for part in arrays]
@@ -424,7 +436,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
         if part.shape != parts[0].shape:
             raise ShapeError(f"stack: operand {position} has shape {part.shape}; expected that of operand 0, {parts[0].shape}")
     axis = normalize_axis("stack", axis, parts[0].ndim + 1)
-    return _concatenate(*(expand_dims(part, axis) for part in parts), axis=axis)
+    return _stack(*parts, axis=axis)
 
 
 def split(ary: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Any]:

@@ -99,7 +99,7 @@ class Flow:
         """Leave out what only moves a cotangent (routes), and inside of steps the nameless parts of sums."""
         if routes:
             for number in list(self.infos):
-                if self.infos[number].op == "concatenate":
+                if self.infos[number].op == "stack":
                     self._unstack(number)
         changed = True
         while changed:
@@ -112,10 +112,10 @@ class Flow:
         """What picks one entry of a stack comes from that entry alone: ``stack(outputs)[2]`` is ``outputs[2]``."""
         info, parts = self.infos[number], {}
         for edge in self.out[number]:
-            part = edge.steps[0].operand
-            if part.shape[:1] != (1,) or part.shape[1:] != info.shape[1:]:
+            position = edge.steps[0].position
+            if edge.steps[0].label != f"part {position}":  # along another axis than the first
                 return
-            parts[edge.steps[0].position] = edge
+            parts[position] = edge
         for picking in list(self.into[number]):
             step = picking.steps[-1]
             index = _INTEGER.fullmatch(step.label) if step.op == "index" else None

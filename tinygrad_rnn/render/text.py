@@ -23,7 +23,7 @@ _GLYPHS = {
     "square": "(·)²",
     "power": "(·)ⁿ",
     "reciprocal": "1/·",
-    "concatenate": "stack",
+    "concatenate": "join",
     "broadcast_to": "broadcast",
 }
 _LOWER, _UPPER = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"), str.maketrans("₀₁₂₃₄₅₆₇₈₉₋", "0123456789-")
