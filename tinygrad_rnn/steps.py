@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Leaf, Mark, Node, Scope
+from .graph import Mark, Node, Scope
 from .linear_maps import Kind, LinearMap, Scatter
 
 _SUBSCRIPTS = str.maketrans("0123456789-", "₀₁₂₃₄₅₆₇₈₉₋")
@@ -118,8 +118,19 @@ def noted(node: Node) -> Note:
         shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
     op = "leaf" if primitive is None else primitive.name
     part = node.statics["index"] if op == "item" and node.statics else 0
-    operands = tuple([o.order if o.__class__ is Node or o.__class__ is Leaf else NodeInfo.of_constant(o) for o in node.operands])
-    return node.order, op, node.name, shape, dtype, node.source, part, node.scope, node.mark, operands
+    operands = node.operands
+    if len(operands) == 1:
+        (x,) = operands
+        numbers: tuple[Any, ...] = (x.order if isinstance(x, Node) else NodeInfo.of_constant(x),)
+    elif len(operands) == 2:
+        x, y = operands
+        numbers = (
+            x.order if isinstance(x, Node) else NodeInfo.of_constant(x),
+            y.order if isinstance(y, Node) else NodeInfo.of_constant(y),
+        )
+    else:
+        numbers = tuple([o.order if isinstance(o, Node) else NodeInfo.of_constant(o) for o in operands])
+    return node.order, op, node.name, shape, dtype, node.source, part, node.scope, node.mark, numbers
 
 
 _number = itemgetter(0)

@@ -65,8 +65,10 @@ def theirs() -> dict[tuple[str, int], float]:
 
 def timed(run: Callable[[], Any]) -> float:
     start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+    result = run()
+    elapsed = time.perf_counter() - start
+    del result  # freeing what was asked for is not part of it
+    return elapsed
 
 
 def main(rounds: int = 30) -> int:
