@@ -20,6 +20,7 @@ from tinygrad_rnn.errors import ArgumentError, RenderError
 from tinygrad_rnn.render import engine
 
 GOLDEN = Path(__file__).parent / "golden"
+PICTURE = Path(__file__).parent.parent / "examples" / "lstm.svg"
 LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -27,6 +28,11 @@ def traced(name: str, steps: int = 3, **options) -> tg.Trace:
     x = np.sin(np.arange(steps * 2.0)).reshape(steps, 1, 2)
     outputs, _ = LAYERS[name](2, 3, rng=0)(x)
     return tg.trace(outputs[-1].sum(), **options)
+
+
+def picture() -> str:
+    """What README shows."""
+    return render.backward_graph(traced("lstm")).pipe("svg", encoding="utf-8")
 
 
 def unquoted(source: str) -> str:
@@ -45,6 +51,12 @@ def edges_into_states(model: render.RenderGraph, symbol: str) -> list[render.Ren
 def test_golden(name):
     """The DOT text of three steps is what is on file; `python tests/test_render.py` writes it anew."""
     assert render.backward_graph(traced(name)).source == (GOLDEN / f"{name}.dot").read_text(encoding="utf-8")
+
+
+def test_the_picture_in_readme_is_current():
+    """Its words are those that the three steps of the LSTM are drawn with today; where they stand is the drawing program's affair."""
+    words = [sorted(re.findall(r"<text[^>]*>([^<]*)</text>", svg)) for svg in (picture(), PICTURE.read_text(encoding="utf-8"))]
+    assert words[0] == words[1]
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])
@@ -343,3 +355,4 @@ if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for layer_name in LAYERS:
         (GOLDEN / f"{layer_name}.dot").write_text(render.backward_graph(traced(layer_name)).source, encoding="utf-8")
+    PICTURE.write_text(picture(), encoding="utf-8")
