@@ -250,6 +250,19 @@ def test_computed_tensors_are_not_copied() -> None:
     assert np.array_equal(copy.deepcopy(y.detach()).value, y.value)
 
 
+def test_copies_keep_what_is_frozen() -> None:
+    """A copy of a constant is a constant, of a frozen parameter a frozen parameter; name, gradient and dtype come along."""
+    layer = nn.Linear(2, 1, dtype="float32", rng=0)
+    layer.weight.requires_grad = False
+    layer(np.ones(2, np.float32)).sum().backward()
+    twin = copy.deepcopy(layer)
+    assert isinstance(twin.weight, nn.Parameter)
+    assert not twin.weight.requires_grad
+    assert not copy.deepcopy(tg.tensor(1.0)).requires_grad
+    assert (twin.bias.name, twin.bias.dtype, twin.bias.grad.value.tolist()) == ("b", np.float32, [1.0])
+    assert twin.bias.grad is not layer.bias.grad
+
+
 def test_graph_keeps_no_module_alive() -> None:
     """A loss holds what the backward pass needs, not the module: it is freed, and the backward pass still runs."""
     gc.disable()
@@ -413,3 +426,4 @@ def test_embedding_rows_accumulate() -> None:
     assert embed.weight.grad.dtype == np.float32
     assert embed(tg.tensor([1, 3])).shape == (2, 2)
     assert embed(np.uint8(3)).shape == (2,)
+    assert embed([]).shape == (0, 2)

@@ -213,6 +213,17 @@ def test_gates_of_the_steps() -> None:
     assert {step.gate for step in ledger.filter(time=3, kind="matmul")} == {None}
 
 
+def test_gate_made_of_another_gate() -> None:
+    """On an edge from one gate to another, the gate is the one that the contribution goes to."""
+    x = leaf([0.5, -1.0], "x")
+    with tg.scope("mine", time=1):
+        forget = tg.landmark(tg.sigmoid(x), "f", "gate", gate="forget")
+        write = tg.landmark(1.0 - forget, "i", "gate", gate="input")
+    first, second = tg.trace(write.sum()).filter(time=1)
+    assert (first.node.gate, first.gate) == ("input", "forget")
+    assert second.gate == "forget"
+
+
 def test_where_and_when() -> None:
     """Scope path, time and kind of the steps of a layer inside a model and a named scope."""
 
@@ -290,6 +301,16 @@ def test_norms_are_those_of_the_arrays(name: str) -> None:
         assert here.hidden.norm == there.hidden.norm == pytest.approx(np.linalg.norm(here.hidden.cotangent), rel=1e-14)
         assert {g: m.norm for g, m in here.gates.items()} == {g: m.norm for g, m in there.gates.items()}
         assert there.hidden.value is None
+
+
+@pytest.mark.parametrize("keep", ["arrays", "norms"])
+def test_norm_of_a_part_that_is_picked_twice(keep: Any) -> None:
+    """Picked once, a part keeps its norm on the way back; picked twice, its cotangents add up first."""
+    x = leaf([1.0, 2.0, 3.0])
+    g = np.array([1.0, 2.0, 2.0])
+    for key, expected in ((np.array([0, 0, 1]), math.hypot(3.0, 2.0)), (np.array([2, 0, 1]), 3.0), (slice(None), 3.0)):
+        (step,) = tg.trace(x[key], cotangent=g, keep=keep).steps
+        assert step.norms == pytest.approx((3.0, expected), rel=1e-15)
 
 
 @pytest.mark.parametrize(("dtype", "tiny"), [("float64", 1e-300), ("float64", 5e-324), ("float32", 1e-38), ("float32", 1e-45)])
