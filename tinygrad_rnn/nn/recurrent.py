@@ -13,6 +13,13 @@ read the order from there.
 In the GRU z = 1 keeps the past. Lecture notes often write it the other way round, with u = 1 − z, so that u = 0 keeps it.
 There is one bias vector where PyTorch has two: they are only ever added.
 
+Arguments that all six classes share:
+
+    init    how each gate's block of W_hh begins: "uniform" (±1/√H), "glorot", "orthogonal", "identity", a spectral radius, or a function
+            of shape and generator; W_ih and the biases are uniform in ±1/√H
+    dtype   of the parameters and of all that is computed; float64 by default
+    rng     a numpy.random.Generator or a seed; the same seed gives the same bytes
+
 Each step leaves landmarks on the nodes it records, its states and gates by name and time, which a trace reads.
 """
 
@@ -326,10 +333,7 @@ class RNNCell(_Cell):
         input_size, hidden_size: I and H.
         bias: whether there are biases.
         nonlinearity: "tanh" or "relu".
-        init: how each gate's block of W_hh begins: "uniform" (±1/√H), "glorot", "orthogonal", "identity", a spectral radius, or a
-            function of shape and generator. W_ih and the biases are uniform in ±1/√H.
-        dtype: of the parameters and of all that is computed; float64 by default.
-        rng: a numpy.random.Generator or a seed; the same seed gives the same bytes.
+        init, dtype, rng: as for all of them, see :mod:`tinygrad_rnn.nn.recurrent`.
 
     Shapes:
         x (B, I) or (I,); every part of the state (B, H) or (H,), zeros if it is None.
@@ -373,10 +377,7 @@ class LSTMCell(_Cell):
         input_size, hidden_size: I and H.
         bias: whether there are biases.
         forget_bias: where the forget gate's bias begins, so that the cell remembers at first; None leaves it as drawn.
-        init: how each gate's block of W_hh begins: "uniform" (±1/√H), "glorot", "orthogonal", "identity", a spectral radius, or a
-            function of shape and generator. W_ih and the biases are uniform in ±1/√H.
-        dtype: of the parameters and of all that is computed; float64 by default.
-        rng: a numpy.random.Generator or a seed; the same seed gives the same bytes.
+        init, dtype, rng: as for all of them, see :mod:`tinygrad_rnn.nn.recurrent`.
 
     Shapes:
         x (B, I) or (I,); every part of the state (B, H) or (H,), zeros if it is None.
@@ -422,10 +423,7 @@ class GRUCell(_Cell):
         input_size, hidden_size: I and H.
         bias: whether there are biases.
         reset: where the reset gate acts: "after" the product with W_hn (PyTorch, cuDNN, Keras) or "before" it (Cho et al. 2014).
-        init: how each gate's block of W_hh begins: "uniform" (±1/√H), "glorot", "orthogonal", "identity", a spectral radius, or a
-            function of shape and generator. W_ih and the biases are uniform in ±1/√H.
-        dtype: of the parameters and of all that is computed; float64 by default.
-        rng: a numpy.random.Generator or a seed; the same seed gives the same bytes.
+        init, dtype, rng: as for all of them, see :mod:`tinygrad_rnn.nn.recurrent`.
 
     Shapes:
         x (B, I) or (I,); every part of the state (B, H) or (H,), zeros if it is None.
