@@ -222,11 +222,11 @@ def _scaled_norm(flat: Any) -> float:
 
 def leaving_norm(linear_map: LinearMap, cotangent: Any, contribution: Any, arriving: float) -> float:
     """‖contribution‖, given ‖cotangent‖; None is a part that is placed in the operand's own array."""
-    if contribution is cotangent:
+    if contribution is not None:
+        return arriving if contribution is cotangent else quiet_norm(contribution)
+    if isinstance(linear_map, Scatter) and linear_map.injective:  # placing changes no norm, unless a place is taken twice
         return arriving
-    if contribution is None:  # placing changes no norm, unless a place is taken twice
-        return arriving if isinstance(linear_map, Scatter) and linear_map.injective else quiet_norm(linear_map.pullback(cotangent))
-    return quiet_norm(contribution)
+    return quiet_norm(linear_map.pullback(cotangent))
 
 
 class BackwardStep:

@@ -151,11 +151,11 @@ class Trace:
 
         Norms are taken at once and everything else of the graph is noted: infos and steps are made when someone reads them.
         """
-        mark, operands = node.mark, node.operands
-        norms = self.keep == "norms"
+        mark, operands, order = node.mark, node.operands, node.order
+        norms, latest, rows = self.keep == "norms", self._latest, self._rows
         arriving = 0.0
         if norms:
-            only, known = self._latest.pop(node, _NOTHING)
+            only, known = latest.pop(node, _NOTHING)
             arriving = known if only is cotangent else quiet_norm(cotangent)
             self._infos.note(node)
         else:
@@ -164,13 +164,14 @@ class Trace:
             operand, linear_map = operands[position], maps[position]
             if norms:
                 leaving = arriving if share is cotangent else leaving_norm(linear_map, cotangent, share, arriving)
-                self._latest[operand] = share, leaving
-                self._rows.append((node.order, position, linear_map.kind, linear_map.label, arriving, leaving))
+                latest[operand] = share, leaving
+                rows.append((order, position, linear_map.kind, linear_map.label, arriving, leaving))
             else:
                 step = BackwardStep(info, position, linear_map, cotangent, share)
                 step.settle()
                 self._steps.append(step)
-            if operand.mark is not None and operand.mark.role in _STATES and not _inside(node.scope, operand.scope):
+            target = operand.mark
+            if target is not None and target.role in _STATES and not _inside(node.scope, operand.scope):
                 self._carry(operand, linear_map.pullback(cotangent) if share is None else share)
         if mark is not None and mark.role is not None and mark.time is not None:
             carried = self._carried.pop(node, None)
