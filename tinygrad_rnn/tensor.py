@@ -256,6 +256,9 @@ class Tensor:
     def __apply_primitive__(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Any:
         if len(operands) == 1 and not statics:
             return _unary(primitive, operands[0])
+        if len(operands) == 1 and operands[0]._node is not None and primitive.__class__ is Primitive:
+            out = quiet().run(primitive.forward, operands[0]._value, **statics)
+            return _result(primitive, (operands[0]._node,), statics, out, True)
         return apply(primitive, operands, statics)
 
     # The room numpy_protocol, which lies above this one, adds its two methods here.
