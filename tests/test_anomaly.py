@@ -148,3 +148,16 @@ def test_finite_gradients_pass():
     with tg.detect_anomaly():
         (x * x).sum().backward()
     np.testing.assert_array_equal(x.grad.value, [2.0, 4.0])
+
+
+def test_what_a_hook_puts_in_and_sums_that_overflow_are_found():
+    """A NaN from a hook and an overflow in the sum of finite contributions are anomalies too."""
+    with tg.detect_anomaly():
+        x = tg.tensor([1.0], requires_grad=True)
+        y = x * 2.0
+        y.register_hook(lambda cotangent: cotangent * np.nan)
+        with pytest.raises(AnomalyError, match="a hook replaced it"):
+            y.sum().backward()
+        z = tg.tensor([1.0], requires_grad=True)
+        with pytest.raises(AnomalyError, match="their sum overflowed"):
+            (z * 1e308 + z * 1e308).sum().backward()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
+from tinygrad_rnn import nn
 from tinygrad_rnn.errors import ArgumentError, GraphError, HookError
 from tinygrad_rnn.graph import state
 from tinygrad_rnn.primitive import Opaque
@@ -471,7 +472,7 @@ def test_function_that_fails_when_computed_again():
 
 def test_checkpoint_must_return_tensors():
     """Anything else is refused when the checkpoint is made."""
-    with pytest.raises(ArgumentError, match=r"must return a Tensor or a tuple of Tensors, got ndarray"):
+    with pytest.raises(ArgumentError, match=r"must return a Tensor or a tuple of Tensors; a part of it is ndarray"):
         tg.checkpoint(lambda a: a.value, leaf(1.0))
 
 
@@ -482,3 +483,65 @@ def test_checkpoint_of_plain_arrays_copies_them():
     array[:] = 100.0
     y.sum().backward()
     assert w.grad.item() == 3.0
+
+
+def one_operand(definition=tg.exp, share=lambda cotangent, value: cotangent * value):
+    """A kernel for exp, with one operand."""
+    return Opaque(
+        lambda x: (np.exp(x), None),
+        name="own_exp",
+        definition=definition,
+        joint_pullback=lambda cotangent, value, residual, x: (share(cotangent, value),),
+    )
+
+
+def test_a_kernel_with_one_operand_is_called_like_any_function():
+    """On a Tensor it records one node; on an array it gives the value without the residual."""
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    out = one_operand()(x)
+    out.sum().backward()
+    np.testing.assert_array_equal(out.value, np.exp([1.0, 2.0]))
+    np.testing.assert_array_equal(x.grad.value, np.exp([1.0, 2.0]))
+    np.testing.assert_array_equal(one_operand()(np.array([1.0])), np.exp([1.0]))
+
+
+def test_a_kernel_that_overflows_does_not_warn():
+    """Kernels are as quiet on Tensors as primitives are."""
+    assert one_operand()(tg.tensor([1000.0], requires_grad=True)).item() == np.inf
+
+
+def test_a_definition_that_computes_something_else_is_refused():
+    """Opening a kernel whose definition disagrees with it is an error, not a second answer."""
+    out = one_operand(definition=lambda x: 2.0 * tg.exp(x))(tg.tensor([1.0], requires_grad=True))
+    with pytest.raises(GraphError, match=r"own_exp.*must compute the same"):
+        tg.trace(out)
+
+
+def test_a_share_of_the_wrong_shape_is_refused_where_it_arises():
+    """The message names kernel, operand, expected and got."""
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    out = one_operand(share=lambda cotangent, value: cotangent[:1])(x * 2.0)
+    with pytest.raises(GraphError, match=r"own_exp: .*operand 0 a share of shape \(1,\); expected \(2,\)"):
+        out.sum().backward()
+
+
+def test_a_share_comes_in_the_operands_precision():
+    """A kernel that computes its pullback in float64 gives a float32 operand a float32 gradient."""
+    x = tg.tensor(np.float32([1.0, 2.0]), requires_grad=True)
+    one_operand(share=lambda cotangent, value: cotangent.astype(np.float64) * value)(x).sum().backward()
+    assert x.grad.dtype == np.float32
+
+
+def test_a_layer_can_be_checkpointed():
+    """Nested tuples come back as they are: outputs, and a state with its own type and names."""
+    layer = nn.LSTM(2, 3, rng=0)
+    x = tg.tensor(np.ones((4, 1, 2)), requires_grad=True)
+    outputs, state = tg.checkpoint(layer, x)
+    (outputs.sum() + state.cell.sum()).backward()
+    through = [parameter.grad.value for parameter in (x, *layer.parameters())]
+    for parameter in (x, *layer.parameters()):
+        parameter.grad = None
+    outputs, state = layer(x)
+    (outputs.sum() + state.cell.sum()).backward()
+    for expected, parameter in zip(through, (x, *layer.parameters()), strict=True):
+        np.testing.assert_array_equal(expected, parameter.grad.value)

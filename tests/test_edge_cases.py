@@ -547,3 +547,13 @@ def test_scalars_have_no_length_and_no_entries() -> None:
     ):
         with pytest.raises(TinygradError):
             call()
+
+
+@pytest.mark.parametrize("base", [1e-310, 0.0, -0.0, np.inf, np.nan])
+def test_the_slope_of_a_zeroth_power_is_zero_everywhere(base):
+    """x⁰ is constant, also where 1/x is no finite number; and away from there its mixed derivative is 1/x."""
+    x = tg.tensor(base, requires_grad=True)
+    (x**0.0).backward()
+    assert x.grad.item() == 0.0
+    mixed = tg.hessian(lambda p: p[0] ** p[1], [2.0, 0.0]).value[0, 1]
+    assert mixed == pytest.approx(0.5, rel=1e-12)

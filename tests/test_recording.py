@@ -169,3 +169,27 @@ def test_nothing_warns():
         y = tg.log(x) + tg.exp(x) / (x * 0.0) + tg.sqrt(x)
         y.sum().backward()
     assert not np.isfinite(x.grad.value).any()
+
+
+def test_a_scope_closed_out_of_order_names_nothing_recorded_later():
+    """A generator that closes its scope while a later one is open leaves that one in force."""
+
+    def inside():
+        with tg.scope("generator"):
+            yield
+
+    running = inside()
+    x = tg.tensor(1.0, requires_grad=True)
+    next(running)
+    with tg.scope("later"):
+        running.close()
+        assert (x * 2.0).node.scope.name == "later"
+    assert (x * 2.0).node.scope is None
+
+
+def test_a_gradient_that_is_set_takes_the_precision_of_its_leaf():
+    """x.grad = zeros in float64 does not promote a float32 leaf's gradient."""
+    x = tg.tensor(np.float32([1.0]), requires_grad=True)
+    x.grad = np.zeros(1)
+    (x * 2.0).sum().backward()
+    assert x.grad.dtype == np.float32

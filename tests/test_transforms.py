@@ -368,3 +368,30 @@ def test_second_order_through_a_recurrence():
         shift[k] = step
         up, down = (tg.vjp(loss, start + s * shift.reshape(2, 2))[1](1.0)[0].value.ravel() for s in (1, -1))
         np.testing.assert_allclose(hessian[:, k], (up - down) / (2 * step), rtol=1e-7, atol=1e-9)
+
+
+def test_a_gradient_taken_inside_a_transform_is_recorded():
+    """jvp, vjp and jacobian of a function that calls grad give second derivatives without create_graph."""
+    cube = np.array([1.0, 2.0])
+
+    def slope(a):
+        return tg.grad((a**3).sum(), a)[0]
+
+    np.testing.assert_allclose(tg.jvp(slope, cube, np.ones(2))[1].value, 6.0 * cube, rtol=1e-12)
+    np.testing.assert_allclose(tg.jacobian(slope, cube).value, np.diag(6.0 * cube), rtol=1e-12)
+    np.testing.assert_allclose(tg.vjp(slope, cube)[1](np.ones(2))[0].value, 6.0 * cube, rtol=1e-12)
+
+
+def test_no_grad_decorates_with_and_without_parentheses():
+    """As in PyTorch."""
+    x = tg.tensor(1.0, requires_grad=True)
+
+    @tg.no_grad
+    def bare(y):
+        return y * 2.0
+
+    @tg.no_grad()
+    def called(y):
+        return y * 2.0
+
+    assert not bare(x).requires_grad and not called(x).requires_grad and (x * 2.0).requires_grad

@@ -36,7 +36,7 @@ class GraphError(TinygradError, RuntimeError):
 
 
 class HookError(GraphError):
-    """A hook, an observer or an intervention raised, or returned something of the wrong shape."""
+    """What the backward pass called (a hook, an observer, an intervention, a rule) raised, or returned something of the wrong shape."""
 
 
 class AnomalyError(TinygradError, FloatingPointError):

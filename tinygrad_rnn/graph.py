@@ -34,6 +34,7 @@ class State(threading.local):
     anomaly: bool = False
     sources: bool = False
     touched: bool = False
+    transforming: bool = False
 
     def __init__(self) -> None:
         self.before: list[dict[str, Any]] = []  # what the switches that are open found
@@ -55,11 +56,12 @@ class Scope:
     None when it is gone: a scope keeps no module alive.
     """
 
-    __slots__ = ("_owner", "_path", "group", "name", "parent", "time")
+    __slots__ = ("_owner", "_path", "closed", "group", "name", "parent", "time")
 
     def __init__(self, name: str | None, parent: Scope | None, time: int | None, owner: Any, group: Scope | None) -> None:
         self.name = name
         self.parent = parent
+        self.closed = False
         self.group: Scope | None = parent.group if group is None and parent is not None else group
         self.time: int | None = parent.time if time is None and parent is not None else time
         self._owner = None if owner is None else weakref.ref(owner)
@@ -89,20 +91,24 @@ class scope:  # noqa: N801 (used like a function)
     Scopes nest; each backward step tells the path ("encoder/lstm") and the innermost time.
     """
 
-    __slots__ = ("group", "name", "owner", "time")
+    __slots__ = ("entered", "group", "name", "owner", "time")
 
     def __init__(self, name: str | None = None, *, time: int | None = None, owner: Any = None, group: Scope | None = None) -> None:
         self.name = name
         self.time = time
         self.owner = owner
         self.group = group
+        self.entered: list[Scope] = []
 
     def __enter__(self) -> Scope:
         state.scope = entered = Scope(self.name, state.scope, self.time, self.owner, self.group)
+        self.entered.append(entered)
         return entered
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if state.scope is not None:
+        self.entered.pop().closed = True
+        # A generator may close its scope while a later one is open: that one stays, and both are left when it closes too.
+        while state.scope is not None and state.scope.closed:
             state.scope = state.scope.parent
 
 

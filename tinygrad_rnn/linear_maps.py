@@ -149,18 +149,24 @@ class Route(LinearMap):
         return self.forward(tangent)
 
 
-class Scatter(Route):
-    """The route out of a part of the operand, ``x[key]``. Its pullback is zero outside that part.
-
-    A dense array of zeros per use would make T uses of ``x[t]`` cost T². The backward walk therefore does not call ``pullback``: it
-    adds every part at its place in one array for the operand.
-    """
+class Keyed(Route):
+    """A route that an index expression describes."""
 
     __slots__ = ("key",)
 
     def __init__(self, forward: Callable[[Any], Any], adjoint: Callable[[Any], Any], label: str, key: Any) -> None:
         super().__init__(forward, adjoint, label)
         self.key = key
+
+
+class Scatter(Keyed):
+    """The route out of a part of the operand, ``x[key]``. Its pullback is zero outside that part.
+
+    A dense array of zeros per use would make T uses of ``x[t]`` cost T². The backward walk therefore does not call ``pullback``: it
+    adds every part at its place in one array for the operand.
+    """
+
+    __slots__ = ()
 
     @property
     def injective(self) -> bool:
@@ -168,14 +174,10 @@ class Scatter(Route):
         return not may_repeat(self.key)
 
 
-class Place(Route):
+class Place(Keyed):
     """The route into a part of the value: the adjoint of a :class:`Scatter`, and the same for the forward walk."""
 
-    __slots__ = ("key",)
-
-    def __init__(self, forward: Callable[[Any], Any], adjoint: Callable[[Any], Any], label: str, key: Any) -> None:
-        super().__init__(forward, adjoint, label)
-        self.key = key
+    __slots__ = ()
 
 
 def may_repeat(key: Any) -> bool:

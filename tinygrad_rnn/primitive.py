@@ -90,6 +90,13 @@ class Opaque(Primitive):
         self.exact = exact
         """Whether the definition must give the value again bit for bit (a checkpoint), or up to rounding (a kernel)."""
 
+    def __call__(self, *operands: Any, **statics: Any) -> Any:
+        for operand in operands:
+            apply = getattr(operand, "__apply_primitive__", None)
+            if apply is not None:
+                return apply(self, operands, statics)
+        return self.forward(*operands, **statics)[0]
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError(f"{self.name}: an opaque primitive belongs to its graph and cannot be pickled; save values instead")
 

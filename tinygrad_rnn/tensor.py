@@ -6,7 +6,6 @@ and NumPy's own functions all go through one function, :func:`apply`, which runs
 
 from __future__ import annotations
 
-import numbers
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -117,6 +116,10 @@ class Tensor:
         return ops.transpose(self)  # type: ignore[no-any-return]
 
     @property
+    def mT(self) -> Tensor:  # noqa: N802 (NumPy's name)
+        return ops.swapaxes(self, -1, -2)  # type: ignore[no-any-return]
+
+    @property
     def requires_grad(self) -> bool:
         return self._node is not None
 
@@ -158,6 +161,7 @@ class Tensor:
             gradient = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
             if gradient.shape != self.shape:
                 raise ShapeError(f"grad: expected shape {self.shape}, that of the leaf, got {gradient.shape}")
+            gradient = gradient.astype(self.dtype)
         self._node.grad = gradient
 
     def item(self) -> float | int | bool:
@@ -254,9 +258,9 @@ class Tensor:
 
     @staticmethod
     def __apply_primitive__(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Any:
-        if len(operands) == 1 and not statics:
-            return _unary(primitive, operands[0])
         if len(operands) == 1 and operands[0]._node is not None and primitive.__class__ is Primitive:
+            if not statics:
+                return _unary(primitive, operands[0])
             out = quiet().run(primitive.forward, operands[0]._value, **statics)
             return _result(primitive, (operands[0]._node,), statics, out, True)
         return apply(primitive, operands, statics)
@@ -315,6 +319,9 @@ class Tensor:
 
     def __int__(self) -> int:
         return int(self.item())
+
+    def __round__(self, digits: int | None = None) -> float | int:
+        return round(self.item(), digits)
 
     def __index__(self) -> int:
         if self._value.dtype.kind not in "iu":
@@ -419,6 +426,14 @@ class Tensor:
         """See :func:`tinygrad_rnn.transpose`; axes may be given one by one."""
         order = None if not axes or axes == (None,) else axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
         return ops.transpose(self, order)  # type: ignore[no-any-return]
+
+    def argmax(self, axis: int | None = None) -> Any:
+        """Where the largest entry is, as plain numbers (NumPy's ``argmax``)."""
+        return np.argmax(self._value, axis)
+
+    def argmin(self, axis: int | None = None) -> Any:
+        """Where the smallest entry is, as plain numbers (NumPy's ``argmin``)."""
+        return np.argmin(self._value, axis)
 
     def astype(self, dtype: Any) -> Tensor:
         """The same numbers in another dtype; floating-point dtypes keep the gradient."""
@@ -645,7 +660,7 @@ def _binary(primitive: Primitive, x1: Any, x2: Any) -> Tensor:
 def apply_opaque(primitive: Opaque, operands: tuple[Any, ...], statics: dict[str, Any]) -> Any:
     """Run the kernel and record one node for it; a value that is a tuple gives a tuple of Tensors."""
     tensors = [_operand(operand, primitive.name) for operand in operands]
-    value, residual = primitive.forward(*(t._value for t in tensors), **statics)
+    value, residual = quiet().run(primitive.forward, *(t._value for t in tensors), **statics)
     tracked = any(t._node is not None for t in tensors) or (primitive.joint_pullback is None and residual)
     several = isinstance(value, tuple)
     outputs = [np.asarray(part) for part in value] if several else [np.asarray(value)]
@@ -666,11 +681,6 @@ def identity_node(x: Any) -> Tensor:
     x = _operand(x, "identity")
     value = x._value if x._value.dtype.kind == "f" else x._value.astype(np.float64)
     return _make(value, Node(ops.identity, (x._node if x._node is not None else value,), None, value))
-
-
-def is_number(x: Any) -> bool:
-    """Whether x is a Python or NumPy real number."""
-    return isinstance(x, (numbers.Real, np.number, np.bool_))
 
 
 def landmark(value: Tensor, name: str, role: str | None = None, *, gate: str | None = None) -> Tensor:

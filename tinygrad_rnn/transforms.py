@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from types import TracebackType
@@ -31,6 +31,10 @@ class _Switch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for name, setting in state.before.pop().items():
             setattr(state, name, setting)
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        switch = super().__new__(cls)
+        return switch if function is None else switch(function)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -79,7 +83,8 @@ def grad(
         outputs: a Tensor, or several whose (cotangent-weighted) sum is differentiated.
         inputs: a Tensor or several; leaves or computed ones.
         cotangents: one per output, of its shape; 1 for outputs of one entry.
-        create_graph: record the backward pass, so that the gradients can be differentiated again.
+        create_graph: record the backward pass, so that the gradients can be differentiated again; always so inside vjp, jvp, jacobian
+            and hessian.
         allow_unused: give zeros for an input that the outputs do not depend on, instead of an error.
 
     Returns:
@@ -103,6 +108,7 @@ def grad(
         if not isinstance(x, Tensor) or x.node is None:
             raise GraphError(f"grad: input {position} does not require a gradient. Make it with requires_grad=True")
     seeds = [seed(out, weight, "grad") for out, weight in zip(outs, weights, strict=True)]
+    create_graph = create_graph or (state.transforming and state.recording)
     found = Backward(seeds, lift=lift, create_graph=create_graph, wanted=[x.node for x in ins]).run()
     results = []
     for position, x in enumerate(ins):
@@ -118,13 +124,13 @@ def grad(
 
 def _traced(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Tensor], Tensor, bool]:
     """Fresh nodes for the inputs, the function's value on them, and whether something outside asks for derivatives of it."""
-    recording = state.recording
-    state.recording = True
+    recording, transforming = state.recording, state.transforming
+    state.recording = state.transforming = True
     try:
         fresh = [identity_node(x) for x in inputs]
         out = fn(*fresh)
     finally:
-        state.recording = recording
+        state.recording, state.transforming = recording, transforming
     if not isinstance(out, Tensor):
         raise ArgumentError(f"the function must return one Tensor, got {type(out).__name__}. Stack or concatenate several")
     own = {x.node for x in fresh}
@@ -241,7 +247,7 @@ def hessian(fn: Callable[[Any], Any], x: Any) -> Tensor:
             raise ShapeError(f"hessian: expected a function with one output entry, got {getattr(out, 'shape', type(out).__name__)}")
         if out.node is None:
             return point * 0.0
-        return grad(out, point, create_graph=True, allow_unused=True)[0]
+        return grad(out, point, allow_unused=True)[0]
 
     return jacobian(gradient, x)
 
@@ -249,9 +255,9 @@ def hessian(fn: Callable[[Any], Any], x: Any) -> Tensor:
 def checkpoint(fn: Callable[..., Any], *tensors: Any) -> Any:
     """``fn(*tensors)`` without remembering what happens inside; the backward pass computes it again.
 
-    Memory for time: of everything that ``fn`` records, only its inputs and outputs are kept. ``fn`` may return a Tensor or a tuple of
-    Tensors, and may use parameters from outside. It must give the same value when called again; if it does not, the backward pass
-    says so.
+    Memory for time: of everything that ``fn`` records, only its inputs and outputs are kept. ``fn`` may return a Tensor or a (nested)
+    tuple of Tensors, as a layer does, and may use parameters from outside. It must give the same value when called again; if it does
+    not, the backward pass says so.
 
     Raises:
         GraphError: from the backward pass, if computing again gives another value.
@@ -274,16 +280,32 @@ def checkpoint(fn: Callable[..., Any], *tensors: Any) -> Any:
             touched = state.touched
         finally:
             state.recording, state.touched = before
-        parts = out if isinstance(out, tuple) else (out,)
-        if not all(isinstance(part, Tensor) for part in parts):
-            raise ArgumentError(f"checkpoint: the function must return a Tensor or a tuple of Tensors, got {type(out).__name__}")
-        return (tuple(part.value for part in out) if isinstance(out, tuple) else out.value), touched or any(
-            part.requires_grad for part in parts
-        )
+        shape.append(out)
+        parts = _flat(out)
+        return tuple(part.value for part in parts), touched or any(part.requires_grad for part in parts)
 
+    shape: list[Any] = []
     name = getattr(fn, "__name__", type(fn).__name__)
-    opaque = Opaque(forward, name=f"checkpoint({name})", definition=fn, exact=True)
-    return apply_opaque(opaque, tensors, {})
+    opaque = Opaque(forward, name=f"checkpoint({name})", definition=lambda *inside: tuple(_flat(fn(*inside))), exact=True)
+    made = iter(apply_opaque(opaque, tensors, {}))
+    return _refilled(shape.pop(), made)
+
+
+def _flat(out: Any) -> list[Tensor]:
+    """The Tensors in a nested tuple, in order."""
+    if isinstance(out, tuple):
+        return [part for inner in out for part in _flat(inner)]
+    if not isinstance(out, Tensor):
+        raise ArgumentError(f"checkpoint: the function must return a Tensor or a tuple of Tensors; a part of it is {type(out).__name__}")
+    return [out]
+
+
+def _refilled(shape: Any, parts: Iterator[Tensor]) -> Any:
+    """A nested tuple of the same form with other Tensors in it."""
+    if not isinstance(shape, tuple):
+        return next(parts)
+    inside = [_refilled(inner, parts) for inner in shape]
+    return type(shape)(*inside) if hasattr(shape, "_fields") else tuple(inside)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from .graph import Leaf, Node, state
 from .linear_maps import LinearMap, Place, Scatter, add_at
 from .ops.routing import Parts, scatter
 from .primitive import Opaque, Primitive
-from .steps import BackwardStep, Infos
+from .steps import BackwardStep, Infos, NodeInfo
 
 Lift = Callable[[Any], Any]
 Observer = Callable[[BackwardStep], Any]
@@ -168,6 +168,8 @@ class Backward:
             if node.hooks is not None:
                 cotangent = _run_hooks(node, cotangent)
             primitive = node.primitive
+            if self.anomaly and (node.hooks is not None or primitive is None) and not np.isfinite(_array(cotangent)).all():
+                raise AnomalyError(_describe_total(self.infos.of(node), _array(cotangent)))
             if (primitive is None) if wanted is None else (node in wanted):
                 self.found[node] = cotangent
             if primitive is None:
@@ -274,9 +276,14 @@ class Backward:
         if primitive.joint_pullback is not None and not self.opens:
             values = [operand if operand.__class__ is np.ndarray else operand.value for operand in node.operands]
             shares = primitive.joint_pullback(cotangent, node.value, node.residual, *values, **(node.statics or {}))
-            for operand, share in zip(node.operands, shares, strict=True):
+            for position, (operand, share) in enumerate(zip(node.operands, shares, strict=True)):
                 if isinstance(operand, Node) and share is not None and (self.wanted is None or operand in self.useful):
-                    self._accumulate(operand, share)
+                    if np.shape(share) != operand.value.shape:
+                        raise GraphError(
+                            f"{primitive.name}: its joint pullback gave operand {position} a share of shape {np.shape(share)}; expected "
+                            f"{operand.value.shape}, that of the operand"
+                        )
+                    self._accumulate(operand, np.asarray(share, operand.value.dtype))
             return
         outputs = expand(node, self.lift)
         arriving = cotangent if isinstance(cotangent, list) else [cotangent]
@@ -320,14 +327,26 @@ def expand(node: Node, lift: Lift) -> list[Any]:
     finally:
         state.recording, state.scope, state.sources = before
     made = list(outputs) if isinstance(outputs, tuple) else [outputs]
-    if primitive.exact:
-        held = node.value if isinstance(node.value, tuple) else (node.value,)
-        if len(made) != len(held) or any(not np.array_equal(m.value, h, equal_nan=True) for m, h in zip(made, held, strict=True)):
-            raise GraphError(
-                f"{primitive.name}: computing again gave another value than the forward pass. The function must depend on nothing that "
-                "changes; draw random numbers outside it and pass them in"
+    held = node.value if isinstance(node.value, tuple) else (node.value,)
+    if len(made) != len(held) or not all(_same(m.value, h, primitive.exact) for m, h in zip(made, held, strict=True)):
+        raise GraphError(
+            f"{primitive.name}: computing again gave another value than the forward pass. "
+            + (
+                "The function must depend on nothing that changes; draw random numbers outside it and pass them in"
+                if primitive.exact
+                else "The kernel and its definition must compute the same; compare them"
             )
+        )
     return made
+
+
+def _same(again: Any, held: Any, exact: bool) -> bool:
+    """Whether a value was found again: bit for bit, or to half of its digits."""
+    if exact:
+        return bool(np.array_equal(again, held, equal_nan=True))
+    digits = float(np.sqrt(np.finfo(held.dtype).eps)) if held.dtype.kind == "f" else 0.0
+    size = float(np.max(np.abs(held), where=np.isfinite(held), initial=0.0))
+    return again.shape == held.shape and bool(np.allclose(again, held, rtol=digits, atol=digits * size, equal_nan=True))
 
 
 def forward_walk(seeds: dict[Node, Any], outputs: Sequence[Node], *, lift: Lift, create_graph: bool) -> list[Any]:
@@ -423,6 +442,14 @@ def _lock(shown: Any) -> None:
 
 def _name(function: Any) -> str:
     return getattr(function, "__qualname__", None) or type(function).__name__
+
+
+def _describe_total(info: NodeInfo, cotangent: Any) -> str:
+    """The message for a cotangent that is not finite although every contribution to it was."""
+    return (
+        f"backward: the cotangent of {info!r} ({info.op}) is {_range(cotangent)}, though every contribution was finite: a hook replaced "
+        f"it, their sum overflowed, or it entered so. Recorded at {info.source or 'unknown'}"
+    )
 
 
 def _describe_anomaly(step: BackwardStep, node: Node) -> str:

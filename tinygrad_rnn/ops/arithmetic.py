@@ -78,9 +78,9 @@ def power(x1: Any, x2: Any) -> Any:
 
 @power.defrule
 def _(out: Any, x1: Any, x2: Any) -> tuple[LinearMap, ...]:
-    zero = x1 == 0
-    exponent = np.where(zero & (x2 == 0), 0.0, x2 - 1.0)
-    base = np.where(zero & (x2 >= 0), 1.0, x1)
+    pole = (x2 == 0) & ~np.isfinite(1.0 / getattr(x1, "value", x1))  # there x2 · x1^(x2−1) would be 0 · ∞
+    exponent = np.where(pole, 0.0, x2 - 1.0)
+    base = np.where((x1 == 0) & (x2 >= 0), 1.0, x1)
     return (
         Scale(x2 * power(x1, exponent), "⊙ {1}·{0}^({1}−1)"),
         Scale(out * np.log(base), "⊙ {out}·ln {0}"),
