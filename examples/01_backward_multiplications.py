@@ -1,7 +1,7 @@
 """What does a backward pass multiply?
 
-A small formula, y = Σ tanh(x W). Every multiplication of its backward pass is an object with a kind, a label and numbers; a label names the
-transposed Jacobian that multiplies the cotangent.
+A small formula, y = Σ tanh(x W). Every multiplication of its backward pass is an object with a kind, a label and numbers. A label
+writes the transposed Jacobian as it acts on a column: · W is δ ↦ W δ, which for the row vectors used here is δ Wᵀ.
 
 Expected output:
 

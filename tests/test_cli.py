@@ -44,7 +44,7 @@ def test_the_defaults_draw_three_graphs_and_print_one_table(tmp_path):
     assert {path.name for path in folder.iterdir()} == PICTURES
     for path in folder.glob("*.svg"):
         assert path.read_text(encoding="utf-8").rstrip().endswith("</svg>")
-    for expected in ("RNN δ/δ_T", "highway", "ρ(W_hh)", "σ_max", "half-life", "\n99 ", "Look at lstm.svg", str(folder)):
+    for expected in ("RNN δ/δ_T", "c direct", "h total", "ρ(W_hh)", "σ_max", "half-life", "\n99 ", "Look at lstm.svg", str(folder)):
         assert expected in done.stdout
 
 
@@ -96,6 +96,11 @@ def test_the_initialisation_reaches_the_weights(tmp_path, capsys):
         (["--text", "binary.txt"], "not UTF-8 text"),
         (["--text", "nul.txt"], "NUL"),
         (["--text", "."], "is a folder"),
+        (["--text", "same.txt"], "its only character"),
+        (["--text", ""], "expected a path"),
+        (["--out", ""], "expected a path"),
+        (["--out", "taken"], "Is a directory"),
+        (["--bogus\nline"], "unrecognized"),
         (["--out", "short.txt"], "is not a folder"),
         (["--out", "short.txt/below"], "is not a folder"),
         (["--steps", "-5"], "from 2 to"),
@@ -116,6 +121,8 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(arguments, messag
     monkeypatch.chdir(tmp_path)
     for name, content in {"empty.txt": b"", "short.txt": b"too short", "binary.txt": bytes(range(256)), "nul.txt": b"a\0b" * 99}.items():
         Path(name).write_bytes(content)
+    Path("same.txt").write_text("a" * 500)
+    Path("taken/lstm.svg").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
     try:
         code = cli.main(arguments)
@@ -167,3 +174,45 @@ def test_the_text_is_real_english_and_the_same_each_time():
     """pydoc_data.topics holds several hundred thousand characters of it."""
     text = tasks.english()
     assert len(text) > 300_000 and " the " in text and text == tasks.english()
+
+
+def test_what_was_there_before_survives_a_failure(tmp_path):
+    """If one target cannot be replaced, the others are put back as they were, and no scratch file is left."""
+    from tinygrad_rnn.files import write_together
+
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(IsADirectoryError, match="c"):
+        write_together(tmp_path, {"a": b"new", "b": b"new", "c": b"new"})
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "c"}
+
+
+def test_an_output_that_knows_only_ascii_gets_a_table_all_the_same(tmp_path):
+    """Signs that the stream cannot write become question marks."""
+    done = run("--steps", 5, "--out", tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "lag" in done.stdout and done.stderr == ""
+
+
+def test_a_reader_who_has_read_enough_is_no_error(tmp_path):
+    """``… | head -1`` ends quietly with exit code 0."""
+    command = f"'{sys.executable}' -m tinygrad_rnn --steps 5 --out '{tmp_path}'; echo $? >&2"
+    done = subprocess.run(
+        ["sh", "-c", f"({command}) | head -c 1 > /dev/null"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        check=True,
+    )
+    assert done.stderr.strip() == "0"
+
+
+def test_an_interruption_is_one_line(tmp_path, monkeypatch, capsys):
+    """Ctrl-C ends with exit code 130 and no traceback."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_pictures", interrupted)
+    assert cli.main(["--steps", "5", "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -237,3 +237,19 @@ def test_norms_cannot_give_factors():
     assert len(flow.highway_steps(ledger)) == STEPS - 1
     with pytest.raises(errors.ArgumentError, match="keep='arrays'"):
         flow.highway(ledger)
+
+
+def test_a_gradient_that_is_exactly_zero_is_gone_not_preserved():
+    """W_hh = 0 stops everything after one step: the verdict says so, and the bound is 1 at lag 0 and 0 after it."""
+    result = flow.vanishing_product(traced(nn.RNN(INPUT, HIDDEN, init=0.0, rng=0))[0])
+    assert result.verdict == "gone: exactly 0 from lag 1 on"
+    assert result.rate == -math.inf and result.half_life == 0.0
+    assert result.log10_bound[0] == 0.0 and np.isneginf(result.log10_bound[1:]).all()
+    json.loads(result.to_json())
+
+
+def test_one_step_has_nothing_to_compare():
+    """With T = 1 there is neither a product nor a way back, and neither is claimed."""
+    ledger, _ = traced(nn.LSTM(INPUT, HIDDEN, rng=0), steps=1)
+    assert flow.vanishing_product(ledger).verdict.startswith("one step only")
+    assert "one step only" in str(flow.highway(ledger))

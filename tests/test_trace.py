@@ -850,3 +850,14 @@ def test_deep_traces_need_no_recursion() -> None:
     ledger = tg.trace(outputs[-1].sum(), keep="norms")
     assert len(ledger.states()) == 3000
     assert ledger.states()[1].norm >= 0.0
+
+
+def test_the_gru_that_resets_before_the_product_names_its_weights():
+    """W_hn is used apart from the rest, on r ⊙ h, and belongs to the candidate."""
+    outputs, _ = nn.GRU(2, 3, reset="before", rng=0)(np.ones((3, 1, 2)))
+    steps = tg.trace(outputs[-1].sum()).filter(time=2, kind="matmul")
+    assert [(step.label, step.gate) for step in steps][:3] == [
+        ("· W_hnᵀ", "candidate"),
+        ("(r⊙h₂)ᵀ ·", "candidate"),
+        ("· W_h(rz)ᵀ", None),
+    ]

@@ -7,6 +7,7 @@ step, prints by lag what arrives, and draws one backward graph per network.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
@@ -36,7 +37,12 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}. See {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: error: {_flat(message)}. See {self.prog} --help\n")
+
+
+def _flat(text: str) -> str:
+    """On one line."""
+    return " ".join(text.split())
 
 
 def _whole(text: str) -> int:
@@ -90,7 +96,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--text", metavar="FILE", help="a UTF-8 text to read instead of Python's own help topics")
     made.add_argument("--out", metavar="FOLDER", default="backward-graphs", help="where the pictures go (default backward-graphs)")
-    made.add_argument("--format", choices=FORMATS, default="svg", help="of the pictures; DOT is always written as well (default svg)")
+    made.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="svg",
+        help="of the pictures; DOT is always written as well, and pdf needs an installed Graphviz (default svg)",
+    )
     made.add_argument("--json", action="store_true", help="print all numbers as JSON instead of tables")
     return made
 
@@ -108,9 +119,17 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (2 for bad input, with one line that says what to do)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the terminal has no δ, a question mark is better than no table
     options = parser().parse_args(arguments)
     try:
-        return _job(options)
+        code = _job(options)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("tinygrad-rnn: interrupted; nothing more is written", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -121,13 +140,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot write {error.filename or 'the output'}: {error.strerror}. Choose another folder with --out"
+        if error.filename is None:
+            return f"cannot print: {error.strerror}"
+        return _flat(f"cannot write {error.filename}: {error.strerror}. Choose another folder with --out")
     if isinstance(error, MemoryError):
         return "not enough memory; choose fewer --steps or --hidden units"
-    return " ".join(str(error).split())
+    return _flat(str(error))
 
 
 def _job(options: argparse.Namespace) -> int:
+    if not options.out or options.text == "":
+        raise ArgumentError(f"--{'text' if options.out else 'out'}: expected a path, got nothing")
     out = Path(options.out)
     _check_folder(out)
     text = english() if options.text is None else read_text(options.text)
@@ -156,6 +179,8 @@ def _stretch(text: str, steps: int, seed: int) -> tuple[str, str]:
     """As many characters as there are steps, from a place that the seed chooses, and the one that follows."""
     if len(text) <= steps:
         raise ArgumentError(f"--text: {len(text)} characters are too few for {steps} steps and one to predict; choose fewer --steps")
+    if len(set(text)) < 2:
+        raise ArgumentError(f"--text: {text[0]!r} is its only character, so there is nothing to predict; choose another text")
     start = int(np.random.default_rng(seed).integers(len(text) - steps))
     return text[start : start + steps], text[start + steps]
 
@@ -190,7 +215,11 @@ def _pictures(runs: list[Run], kind: str) -> dict[str, bytes]:
 def _print(runs: list[Run], stretch: str, following: str, written: list[Path], options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False)
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    console = Terminal(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 160  # a pipe or a file has no edge to fit
     shown = stretch if len(stretch) <= 60 else "…" + stretch[-59:]
@@ -204,17 +233,20 @@ def _print(runs: list[Run], stretch: str, following: str, written: list[Path], o
     for table in [whole] if whole.width <= console.width else [_table([run], stretch) for run in runs]:
         console.print(table, "")
     for line in _findings(runs):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, markup=False)
     names = ", ".join(path.name for path in written)
     console.print(f"\nWrote {names} to {written[0].parent}{os.sep}", markup=False, soft_wrap=True)
-    console.print(_advice(written), markup=False, soft_wrap=True)
+    console.print(_advice(written), markup=False)
 
 
 def _table(runs: list[Run], stretch: str) -> Table:
     """By lag: the character that was read, and for each network ratio, gain, running product and the direct highway."""
     columns = ["lag", "read"]
     for run in runs:
-        columns += [f"{run.name} δ/δ_T", "gain", "log₁₀ ∏"] + (["highway"] if run.highway.exists else [])
+        columns += [f"{run.name} δ/δ_T", "gain", "log₁₀ ∏"]
+        if run.highway.exists:
+            state = {"cell": "c", "hidden": "h"}[str(run.highway.role)]
+            columns += [f"{state} direct", f"{state} total"]
     rows = []
     for k in selected_lags(min(len(run.product.lag) for run in runs) - 1):
         row = [str(k), repr(stretch[len(stretch) - 1 - k])]
@@ -222,15 +254,16 @@ def _table(runs: list[Run], stretch: str) -> Table:
             product = run.product.log10_product[k]
             row += [power_of_ten(product), number(run.product.gain[k]), f"{product:.2f}"]
             if run.highway.exists:
-                row.append(power_of_ten(run.highway.log10_direct[k]) if k < len(run.highway.lag) else "–")
+                known = k < len(run.highway.lag)
+                row += [power_of_ten(column[k]) if known else "–" for column in (run.highway.log10_direct, run.highway.log10_total)]
         rows.append(row)
-    names = " and ".join(run.name for run in runs if run.highway.exists)
-    caption = f"highway ({names}): the direct part alone, over gates only; δ/δ_T is the total" if names else ""
+    caption = "c, h: the state that has the highway; direct: over the highway alone, which passes only gates; total: over all paths"
+    caption = caption if any(run.highway.exists for run in runs) else ""
     return aligned(columns, rows, "State cotangent k steps before the last, δ = ∂loss/∂state", caption)
 
 
 def _findings(runs: list[Run]) -> list[str]:
-    lines = [""]
+    lines = []
     for run in runs:
         product, highway = run.product, run.highway
         text = f"{run.name:4} {product.verdict}; "

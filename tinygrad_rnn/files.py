@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -47,15 +48,33 @@ def write_together(folder: str | os.PathLike[str], files: dict[str, bytes]) -> l
     place = Path(folder)
     missing = [path for path in (place, *place.parents) if not path.exists()]
     place.mkdir(parents=True, exist_ok=True)
+    name = ""
     try:
         with tempfile.TemporaryDirectory(dir=place, prefix=".part-") as scratch:
+            fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+            fresh.mkdir()
+            old.mkdir()
             for name, content in files.items():
-                write_atomically(Path(scratch) / name, content)
-            for name in files:
-                os.replace(Path(scratch) / name, place / name)
-    except BaseException:
+                write_atomically(fresh / name, content)
+            try:
+                for name in files:
+                    if (place / name).is_dir():
+                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                    if (place / name).exists():
+                        os.replace(place / name, old / name)
+                    os.replace(fresh / name, place / name)
+            except BaseException:
+                for moved in files:  # put back what was there, and take away what is new
+                    if (old / moved).exists():
+                        os.replace(old / moved, place / moved)
+                    elif not (fresh / moved).exists():
+                        (place / moved).unlink(missing_ok=True)
+                raise
+    except BaseException as error:
         for path in missing:
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+        if isinstance(error, OSError):
+            raise type(error)(error.errno, error.strerror, str(place / name)) from None
         raise
     return [place / name for name in files]

@@ -29,7 +29,7 @@ class Highway(Result):
     Arrays have one entry per lag k = 0 … K from the last step T that has a gradient; entry 0 of ``factor`` is NaN.
 
     Attributes:
-        layer: the recurrence's path.
+        layer: the recurrence's path; ``steps`` of it were traced.
         role: which state has the highway: "cell" (LSTM), "hidden" (GRU), or None (RNN: there is none, and the arrays are empty).
         labels: the multiplications on it in one step, such as ("+", "⊙ f₃").
         lag, time: k, and the step T − k.
@@ -40,6 +40,7 @@ class Highway(Result):
     """
 
     layer: str
+    steps: int
     role: str | None
     labels: tuple[str, ...]
     lag: Any
@@ -58,7 +59,8 @@ class Highway(Result):
     def table(self) -> Table:
         """Selected lags: the mean factor, the direct product, and the total beside it."""
         if not self.exists:
-            return aligned(("lag",), [], f"{self.layer}: no highway", "every way from a state to the one before it passes a matrix")
+            why = "every way from a state to the one before it passes a matrix" if self.steps > 1 else "one step only: there is no way back"
+            return aligned(("lag",), [], f"{self.layer}: no highway", why)
         rows = [
             (k, self.time[k], number(float(np.mean(self.factor[k]))), power_of_ten(self.log10_direct[k]), power_of_ten(self.log10_total[k]))
             for k in selected_lags(len(self.lag) - 1)
@@ -141,7 +143,7 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
     role, steps = _found(trace, states)
     if role is None:
         nothing = np.zeros(0)
-        return Highway(states.path, None, (), nothing, nothing, nothing, nothing, nothing, math.nan, math.nan)
+        return Highway(states.path, len(states), None, (), nothing, nothing, nothing, nothing, nothing, math.nan, math.nan)
     landmarks = {at.time: getattr(at, role) for at in states}
     last = max(time for time, mark in landmarks.items() if mark is not None and mark.norm > 0)
     times = [last]
@@ -156,9 +158,10 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
         signal = signal + log10(np.abs(factor))
         direct.append(log10_norm(signal) - start)
     total = log10([landmarks[t].norm for t in times])
-    rate = direct[-1] / (len(direct) - 1) if len(direct) > 1 and math.isfinite(direct[-1]) else math.nan
+    rate = direct[-1] / (len(direct) - 1) if len(direct) > 1 else math.nan
     return Highway(
         layer=states.path,
+        steps=len(states),
         role=role,
         labels=tuple(step.label for step in steps[last]) if last in steps else (),
         lag=np.arange(len(times)),

@@ -34,9 +34,9 @@ class VanishingProduct(Result):
         log10_bound: log₁₀ (σ_max(W_hh) · max φ′)ᵏ, which the ratio cannot exceed (Pascanu, Mikolov & Bengio 2013); NaN but for an RNN.
         spectral_radius, largest_singular_value: ρ(W_hh), which decides the limit of Wᵏ, and σ_max(W_hh), which bounds each single
             step; NaN but for an RNN whose arrays were kept.
-        rate: the mean log₁₀ gain per step.
+        rate: the mean log₁₀ gain per step, as far as the norm is not exactly 0.
         half_life: steps in which the norm halves at this rate; inf if it does not shrink.
-        verdict: "vanishing", "preserved" or "exploding", with the rate.
+        verdict: "vanishing", "preserved" or "exploding", with the rate; "gone" where the norm is exactly 0.
     """
 
     layer: str
@@ -116,7 +116,12 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
         radius = float(np.max(np.abs(np.linalg.eigvals(matrix)), initial=0.0))
         largest = float(np.linalg.norm(matrix, 2))
     reach = int(np.max(lag[np.isfinite(product)]))
-    rate = float(product[np.isfinite(product)][-1] / reach) if reach else 0.0
+    zeros = lag[np.isneginf(product)]
+    rate = float(product[np.isfinite(product)][-1] / reach) if reach else -math.inf if zeros.size else 0.0
+    if zeros.size:
+        said = f"gone: exactly 0 from lag {zeros[0]} on"
+    else:
+        said = verdict(rate) if len(lag) > 1 else "one step only: nothing to compare"
     return VanishingProduct(
         layer=states.path,
         lag=lag,
@@ -126,12 +131,12 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
         log10_product=product,
         saturation=saturation,
         weight=weight,
-        log10_bound=lag * log10(largest) if matrix is not None else np.full(len(lag), np.nan),
+        log10_bound=np.array([k * float(log10(largest)) if k else 0.0 for k in lag]) if matrix is not None else np.full(len(lag), np.nan),
         spectral_radius=radius,
         largest_singular_value=largest,
         rate=rate,
         half_life=-LOG10_2 / rate if rate < 0 else math.inf,
-        verdict=verdict(rate),
+        verdict=said,
     )
 
 

@@ -97,6 +97,7 @@ class Weights(NamedTuple):
     hh: Any
     bias: Any
     bias_hn: Any = None
+    hn: Any = None  # W_hnᵀ apart from the rest, for the GRU that resets before the product
 
 
 def _open(pre: Any, gates: tuple[Gate, ...], position: int) -> Tensor:
@@ -146,21 +147,22 @@ def gru_step(x: Any, past: GRUState, weights: Weights, *, reset: str = "after") 
         recalled = recalled if weights.bias_hn is None else landmark(recalled + weights.bias_hn, "a_hn", gate="candidate")
         n = ops.tanh(fed_n + r * recalled)
     else:
-        pre = fed[..., : 2 * size] + past.hidden @ weights.hh[:, : 2 * size]
+        pre = fed[..., : 2 * size] + past.hidden @ weights.hh
         r, z = _open(pre, GRU_GATES[:2], 0), _open(pre, GRU_GATES[:2], 1)
-        n = ops.tanh(fed_n + (r * past.hidden) @ weights.hh[:, 2 * size :])
+        n = ops.tanh(fed_n + landmark(r * past.hidden, "(r⊙h)") @ weights.hn)
     n = landmark(n, "n", "gate", gate="candidate")
     fresh = landmark(1.0 - z, "(1−z)", gate="update")
     return GRUState(landmark(fresh * n + z * past.hidden, "h", "hidden"))
 
 
 class Recurrence(NamedTuple):
-    """An architecture: its gates, its state, its step, and whether it has the extra bias b_hn."""
+    """An architecture: its gates, its state, its step, whether it has the extra bias b_hn, and whether it uses W_hn apart."""
 
     gates: tuple[Gate, ...]
     state: type[Any]
     step: Callable[[Any, Any, Weights], Any]
     has_bias_hn: bool = False
+    apart_hn: bool = False
 
 
 def _rnn(nonlinearity: str) -> Recurrence:
@@ -175,7 +177,7 @@ _LSTM = Recurrence(LSTM_GATES, LSTMState, lstm_step)
 def _gru(reset: str) -> Recurrence:
     if reset not in ("after", "before"):
         raise ArgumentError(f"GRU: reset must be 'after' (PyTorch, Keras) or 'before' (Cho et al. 2014), got {reset!r}")
-    return Recurrence(GRU_GATES, GRUState, partial(gru_step, reset=reset), has_bias_hn=reset == "after")
+    return Recurrence(GRU_GATES, GRUState, partial(gru_step, reset=reset), has_bias_hn=reset == "after", apart_hn=reset == "before")
 
 
 class _Recurrent(Module):
@@ -208,7 +210,11 @@ class _Recurrent(Module):
 
     def _weights(self) -> Weights:
         ih, hh, bias, bias_hn = (getattr(self, name + self._suffix) for name in ("weight_ih", "weight_hh", "bias", "bias_hn"))
-        return Weights(ih.T, hh.T, bias, bias_hn)
+        if not self._recurrence.apart_hn:
+            return Weights(ih.T, hh.T, bias, bias_hn)
+        cut = 2 * self.hidden_size
+        first, last = landmark(hh[:cut], "W_h(rz)"), landmark(hh[cut:], "W_hn", gate="candidate")
+        return Weights(ih.T, first.T, bias, bias_hn, landmark(last.T, "W_hnᵀ", gate="candidate"))
 
     def _prepared(self, x: Any) -> Tensor:
         """The input as a Tensor of this module's dtype."""
@@ -267,8 +273,9 @@ class _Cell(_Recurrent):
             size = self.input_size
             raise ShapeError(f"{type(self).__name__}: expected x of shape (B, {size}) or ({size},), got {given.shape}")
         past = self._initial(state, (*given.shape[:-1], self.hidden_size))
+        weights = self._weights()
         with _next_step(past, self):
-            return self._recurrence.step(given, past, self._weights())
+            return self._recurrence.step(given, past, weights)
 
 
 def _next_step(past: Any, owner: Module) -> scope:
