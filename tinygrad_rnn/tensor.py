@@ -217,7 +217,11 @@ class Tensor:
             array([2., 4.])
         """
         found = Backward(
-            [seed(self, cotangent, "backward")], lift=lift, create_graph=create_graph, observers=observers, interventions=interventions
+            [seed(self, cotangent, "backward", record=create_graph)],
+            lift=lift,
+            create_graph=create_graph,
+            observers=observers,
+            interventions=interventions,
         ).run()
         totals = []
         for leaf, gradient in found.items():
@@ -522,8 +526,13 @@ def tensor(data: Any, requires_grad: bool = False, *, dtype: Any = None, name: s
     return Tensor(data, requires_grad, name)
 
 
-def seed(output: Tensor, cotangent: Any, operation: str) -> tuple[Node, Any]:
-    """The node where a backward pass begins and the cotangent that enters there."""
+def seed(output: Tensor, cotangent: Any, operation: str, *, record: bool = False) -> tuple[Node, Any]:
+    """The node where a backward pass begins and the cotangent that enters there: an array, or a Tensor for a recorded pass."""
+    node, given = _checked_seed(output, cotangent, operation)
+    return node, given if record else given._value
+
+
+def _checked_seed(output: Tensor, cotangent: Any, operation: str) -> tuple[Node, Tensor]:
     if not isinstance(output, Tensor):
         raise GraphError(f"{operation}: expected a Tensor, got {type(output).__name__}")
     if output._node is None:
@@ -534,13 +543,13 @@ def seed(output: Tensor, cotangent: Any, operation: str) -> tuple[Node, Any]:
     if cotangent is None:
         if output.size != 1:
             raise GraphError(f"{operation}: shape {output.shape} is not a scalar; give a cotangent of that shape, or reduce it first")
-        return output._node, np.ones(output.shape, output.dtype)
+        return output._node, as_tensor(np.ones(output.shape, output.dtype))
     given = cotangent if isinstance(cotangent, Tensor) else as_tensor(as_array(cotangent, operation))
     if given.shape != output.shape:
         raise ShapeError(f"{operation}: expected a cotangent of shape {output.shape}, that of the output, got {given.shape}")
     if given.dtype != output.dtype:
         given = given.astype(output.dtype)
-    return output._node, given if given._node is not None else given._value
+    return output._node, given
 
 
 # -- recording --------------------------------------------------------------------------------------------------------------

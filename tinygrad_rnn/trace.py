@@ -130,7 +130,6 @@ class Trace:
         ] = {}  # a node's latest contribution and its norm: its cotangent's, if it is the only one
         self._infos = Infos()
         start = seed(loss, cotangent, "trace")
-        start = (start[0], getattr(start[1], "value", start[1]))
         found = Backward([start], lift=lift, ledger=self, infos=self._infos).run()
         if keep == "arrays":
             self.gradients = {self._infos.of(leaf): _frozen(gradient) for leaf, gradient in found.items() if isinstance(leaf, Leaf)}

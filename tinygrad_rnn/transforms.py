@@ -107,8 +107,8 @@ def grad(
     for position, x in enumerate(ins):
         if not isinstance(x, Tensor) or x.node is None:
             raise GraphError(f"grad: input {position} does not require a gradient. Make it with requires_grad=True")
-    seeds = [seed(out, weight, "grad") for out, weight in zip(outs, weights, strict=True)]
     create_graph = create_graph or (state.transforming and state.recording)
+    seeds = [seed(out, weight, "grad", record=create_graph) for out, weight in zip(outs, weights, strict=True)]
     found = Backward(seeds, lift=lift, create_graph=create_graph, wanted=[x.node for x in ins]).run()
     results = []
     for position, x in enumerate(ins):
@@ -159,7 +159,9 @@ def vjp(fn: Callable[..., Any], *inputs: Any) -> tuple[Tensor, Callable[[Any], t
         if out.node is None:
             return tuple(as_tensor(np.zeros(x.shape, x.dtype)) for x in fresh)
         again = outer or (isinstance(cotangent, Tensor) and cotangent.requires_grad and state.recording)
-        found = Backward([seed(out, cotangent, "vjp")], lift=lift, create_graph=again, wanted=[x.node for x in fresh if x.node]).run()
+        found = Backward(
+            [seed(out, cotangent, "vjp", record=again)], lift=lift, create_graph=again, wanted=[x.node for x in fresh if x.node]
+        ).run()
         return tuple(as_tensor(found[x.node]) if x.node in found else as_tensor(np.zeros(x.shape, x.dtype)) for x in fresh)
 
     return (out if outer else out.detach()), pullback

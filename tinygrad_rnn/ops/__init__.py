@@ -1,4 +1,8 @@
-"""Every differentiable operation, on arrays and (through the same rules) on Tensors."""
+"""Every differentiable operation, on arrays and (through the same rules) on Tensors.
+
+Given a Tensor, an operation gives a Tensor and never warns: poles and overflow give inf and NaN, as in PyTorch. Given plain arrays
+only, it gives a plain array, and NumPy's own warnings apply.
+"""
 
 from .arithmetic import add, divide, multiply, negative, power, reciprocal, square, subtract
 from .contraction import dot, einsum, matmul, outer

@@ -45,7 +45,7 @@ def _(out: Any, x1: Any, x2: Any) -> tuple[LinearMap, ...]:
 
 @primitive(elementwise=True)
 def divide(x1: Any, x2: Any) -> Any:
-    """Quotient x1 / x2, elementwise. Division by 0 gives ±inf or NaN as in PyTorch, without a warning."""
+    """Quotient x1 / x2, elementwise. Division by 0 gives ±inf or NaN, as in PyTorch."""
     return np.divide(x1, x2)
 
 

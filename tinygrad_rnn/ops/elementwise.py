@@ -1,6 +1,7 @@
 """Functions of one number, applied to every entry, and choices between two: every local Jacobian is diagonal.
 
-Where a function has a kink, the docstring says which slope is used there; it is always PyTorch's choice.
+Where a function has a kink, the docstring says which slope is used there; it is PyTorch's choice (but at NaN,
+where no slope means anything).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _(out: Any, x: Any) -> tuple[LinearMap, ...]:
 
 @primitive(elementwise=True)
 def exp(x: Any) -> Any:
-    """eˣ, elementwise; +inf on overflow, without a warning."""
+    """eˣ, elementwise; +inf on overflow."""
     return np.exp(x)
 
 
@@ -52,7 +53,7 @@ def _(out: Any, x: Any) -> tuple[LinearMap, ...]:
 
 @primitive(elementwise=True)
 def log(x: Any) -> Any:
-    """Natural logarithm, elementwise; −inf at 0 without a warning. For x·ln x with 0·ln 0 = 0 use ``xlogy(x, x)``."""
+    """Natural logarithm, elementwise; −inf at 0. For x·ln x with 0·ln 0 = 0 use ``xlogy(x, x)``."""
     return np.log(x)
 
 
