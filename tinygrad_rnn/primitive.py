@@ -39,7 +39,7 @@ class Primitive:
         self.elementwise = elementwise
         self.rule: Rule = functools.partial(_no_rule, name)
         self.__doc__ = forward.__doc__
-        self.__module__ = forward.__module__
+        self.__module__ = getattr(forward, "__module__", __name__)  # NumPy 2.0's ufuncs have none
         self.__wrapped__ = forward
 
     def defrule(self, rule: Rule) -> Rule:
