@@ -211,6 +211,27 @@ def test_window():
     assert [c.label for c in render.backward_graph(trace, window=(5, 6)).model.clusters] == ["t = 1 … 4", "t = 5", "t = 6", "t = 7 … 20"]
     with pytest.raises(ArgumentError, match=r"window=\(30, 40\) shows no step; the trace has steps 1 to 20"):
         render.backward_graph(trace, window=(30, 40))
+    for wrong in (3, slice(1, 2), range(2, 5), (1, 2, 3), (1.5, 2), ("1", "2"), ""):
+        with pytest.raises(ArgumentError, match=r"window must be \(first, last\), of the steps 1 to 20, got "):
+            render.backward_graph(trace, window=wrong)
+
+
+@pytest.mark.parametrize("window", [(1, 3), (2, 4), (10, 12), (27, 29), (28, 30)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_window_leaves_no_loose_ends(name, window):
+    """Every end of an edge is a declared node, no inner name is drawn, and the highway is one line through the boxes on both sides."""
+    graph = render.backward_graph(traced(name, 30), window=window)
+    source = re.sub(r'"(\\.|[^"\\])*"', '""', graph.source)
+    declared = {name for names in re.findall(r"^\s*(\w+(?:, \w+)*) \[", source, re.M) for name in names.split(", ")}
+    edges = re.findall(r"(\w+) -> (\w+)", source)
+    assert {end for edge in edges for end in edge} <= declared
+    assert not re.search(r"<text[^>]*>[^<]*(_in_\d|_out_\d|lane\d)", graph.pipe("svg", encoding="utf-8"))
+    lane = dict(edge for edge in re.findall(r"(\w+) -> (\w+) \[.*penwidth=6.0", source))
+    (begin,), (end,) = (set(lane) - set(lane.values()), set(lane.values()) - set(lane)) if lane else (("",), ("",))
+    last = len(graph.model.clusters) - 1
+    if name != "rnn":
+        assert begin == f"lane0_in_{last}" if window[1] < 30 else begin.startswith("n")
+        assert end == "lane0_out_0" if window[0] > 1 else end.startswith("n")
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any
 
 from ..errors import ArgumentError
@@ -38,7 +39,11 @@ def _shown(times: list[int], window: tuple[int, int] | None, ends: int) -> set[i
     """The steps that are drawn one by one."""
     if window is None:
         return set(times) if len(times) <= 2 * ends + 1 else {*times[:ends], *times[len(times) - ends :]}
-    first, last = window
+    try:
+        first, last = (index(bound) for bound in window)
+    except (TypeError, ValueError):
+        have = f"got {window!r}" if not times else f"of the steps {times[0]} to {times[-1]}, got {window!r}"
+        raise ArgumentError(f"backward_graph: window must be (first, last), {have}") from None
     shown = {time for time in times if first <= time <= last}
     if not shown:
         have = f"steps {times[0]} to {times[-1]}" if times else "no steps: nothing was recorded under a time"

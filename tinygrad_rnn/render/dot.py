@@ -45,6 +45,8 @@ class _Writer:
         self.theme = theme
         self.cluster_of = {node: number for number, cluster in enumerate(graph.clusters) for node in cluster.nodes}
         self.points: dict[int, list[str]] = {}
+        going_on = {edge.source for edge in graph.edges if edge.lane is not None}
+        self.arrivals = {node.key for node in graph.nodes if node.shape == "fold" and node.key not in going_on}
         self.crossing = [self._crosses(position, edge) for position, edge in enumerate(graph.edges)]
         self.trunks = {
             key: f"state{graph.clusters[self.cluster_of[edge.source]].layer}"
@@ -149,9 +151,10 @@ class _Writer:
         yield f"\tin{number}, out{number} [shape=point style=invis width=0.01]"
         points = self.points.get(number, [])
         for point in points:
-            group = point.split("_")[0]
+            group, side, _ = point.split("_")
+            tip = side == "out" and inside & self.arrivals
             look: dict[str, object] = {"width": 0.01, "style": "invis"}
-            if group.startswith("lane"):  # as wide as the line, so that its pieces meet without a seam
+            if group.startswith("lane") and not tip:  # as wide as the line, so that its pieces meet without a seam
                 look = {"width": round(LANE_WIDTH / 72, 3), "color": theme.highway, "fillcolor": theme.highway, "penwidth": 0}
             yield f"\t{point} {attributes(shape=Raw('point'), group=group, **look)}"
         for side in ("in", "out"):
@@ -218,7 +221,11 @@ class _Writer:
         one, other = self.graph.clusters[source], self.graph.clusters[target]
         if one.layer != other.layer or other.first >= one.first:
             return False
-        for cluster, side in ((source, "out"), (target, "in")):
+        sides = [(source, "out"), (target, "in")]
+        if edge.lane is not None:  # the highway does not stop at a box but runs through it, from its way in to its way out
+            sides += [(source, "in")] if self.graph.nodes[edge.source].shape == "fold" else []
+            sides += [(target, "out")] if self.graph.nodes[edge.target].shape == "fold" else []
+        for cluster, side in sides:
             point = self._point(position, edge, cluster, side)
             if point not in self.points.setdefault(cluster, []):
                 self.points[cluster].append(point)
@@ -252,6 +259,8 @@ class _Writer:
         yield f"{out} -> {into} {attributes(**(look | leaving | through))}"
         if not (lane and self.graph.nodes[edge.target].shape == "fold"):
             yield f"{into} -> {end} {attributes(**look, **through)}"
+        elif edge.target in self.arrivals:  # the highway ends at the far side of the box
+            yield f"{into} -> {self._point(position, edge, target, 'out')} {attributes(**look, **through)}"
 
     def _look(self, edge: RenderEdge) -> dict[str, object]:
         """Label, colour and line of an edge."""
