@@ -267,6 +267,8 @@ class Tensor:
                 return _unary(primitive, operands[0])
             out = quiet().run(primitive.forward, operands[0]._value, **statics)
             return _result(primitive, (operands[0]._node,), statics, out, True)
+        if len(operands) == 2 and not statics and primitive.__class__ is Primitive:
+            return _binary(primitive, *operands)
         return apply(primitive, operands, statics)
 
     # The room numpy_protocol, which lies above this one, adds its two methods here.
@@ -617,7 +619,7 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
             tracked = True
             recorded.append(node)
         else:
-            recorded.append(value if operand._name is None else Constant(value, operand._name))
+            recorded.append(_constant(operand))
     if not primitive.elementwise and len(values) > 1 and len({value.dtype for value in values}) > 1:
         dtype = np.result_type(*values)
         return apply(primitive, tuple(_operand(operand, primitive.name).astype(dtype) for operand in operands), statics)
@@ -648,22 +650,29 @@ def _unary(primitive: Primitive, x: Tensor) -> Tensor:
 
 
 def _binary(primitive: Primitive, x1: Any, x2: Any) -> Tensor:
-    """:func:`apply` for an elementwise primitive on two operands, quick where nothing needs aligning."""
-    if not isinstance(x1, Tensor):
+    """:func:`apply` for two operands, quick where nothing needs aligning."""
+    if isinstance(x1, Tensor) and isinstance(x2, Tensor):
+        value1, value2, node1, node2 = x1._value, x2._value, x1._node, x2._node
+        if (
+            (node1 is not None or node2 is not None)
+            and value1.dtype is value2.dtype
+            and (value1.shape == value2.shape or not primitive.elementwise)
+        ):
+            recorded = (node1 if node1 is not None else _constant(x1), node2 if node2 is not None else _constant(x2))
+            return _result(primitive, recorded, None, quiet().run(primitive.forward, value1, value2), True)
+    elif primitive.elementwise:
+        if x2.__class__ in _NUMBERS and x1._node is not None:
+            number = quiet().run(np.array, x2, x1._value.dtype)
+            return _result(primitive, (x1._node, number), None, quiet().run(primitive.forward, x1._value, number), True)
         if x1.__class__ in _NUMBERS and x2._node is not None:
-            value2 = x2._value
-            number = quiet().run(np.array, x1, value2.dtype)
-            return _result(primitive, (number, x2._node), None, quiet().run(primitive.forward, number, value2), True)
-    elif (node1 := x1._node) is not None:
-        value1 = x1._value
-        if isinstance(x2, Tensor):
-            value2, node2 = x2._value, x2._node
-            if node2 is not None and value1.dtype is value2.dtype and value1.shape == value2.shape:
-                return _result(primitive, (node1, node2), None, quiet().run(primitive.forward, value1, value2), True)
-        elif x2.__class__ in _NUMBERS:
-            number = quiet().run(np.array, x2, value1.dtype)
-            return _result(primitive, (node1, number), None, quiet().run(primitive.forward, value1, number), True)
+            number = quiet().run(np.array, x1, x2._value.dtype)
+            return _result(primitive, (number, x2._node), None, quiet().run(primitive.forward, number, x2._value), True)
     return apply(primitive, (x1, x2))  # type: ignore[no-any-return]
+
+
+def _constant(x: Tensor) -> Any:
+    """How an operand without gradient is recorded: its array, with its name if it has one."""
+    return x._value if x._name is None else Constant(x._value, x._name)
 
 
 def apply_opaque(primitive: Opaque, operands: tuple[Any, ...], statics: dict[str, Any]) -> Any:

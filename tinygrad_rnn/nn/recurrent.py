@@ -36,7 +36,7 @@ from .. import ops
 from ..errors import ArgumentError, ShapeError
 from ..graph import scope
 from ..graph import state as recording
-from ..tensor import Tensor, landmark, tensor
+from ..tensor import Tensor, as_tensor, landmark, tensor
 from .init import Initializer, generator, initializer
 from .module import Module, Parameter, checked_dtype, checked_size
 
@@ -326,7 +326,7 @@ class _Layer(_Recurrent):
         group = recording.scope
         for t in range(x.shape[0]):
             with scope(time=t + 1, group=group):
-                past = self._recurrence.step(x[t], past, weights)
+                past = self._recurrence.step(x[t] if x.requires_grad else as_tensor(x.value[t]), past, weights)
             outputs.append(past.hidden)
         return ops.stack(outputs), past
 
