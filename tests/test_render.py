@@ -193,8 +193,14 @@ def test_the_middle_of_a_long_sequence_is_one_box():
     assert [cluster.label for cluster in graph.model.clusters] == ["t = 1", "t = 2", "t = 3 … 98", "t = 99", "t = 100"]
     (box,) = [node for node in graph.model.nodes if node.shape == "fold"]
     states = trace.states()
-    assert (box.label, box.note) == ("96 steps", f"gain {states[2].norm / states[98].norm:.2g}")
-    assert [edge.label for edge in graph.model.edges if edge.lane is not None] == ["⊙ f₁₀₀", "⊙ f₉₉", "⊙ f₃", "⊙ f₂"]
+    assert (box.label, box.note) == ("96 steps", f"state gain {states[2].norm / states[98].norm:.2g}")
+    assert [edge.label for edge in graph.model.edges if edge.lane is not None] == ["⊙ f₁₀₀", "⊙ f₉₉", "⊙ f₃ … f₉₈", "⊙ f₂"]
+    across = {edge.label: edge for edge in graph.model.edges if edge.source == box.key}
+    assert set(across) == {"⊙ f₃ … f₉₈", "· W_hhᵀ"} and all(edge.count == 96 for edge in across.values())
+    steps = trace.filter(op="matmul", where=lambda s: s.time in range(3, 99) and s.operand.symbol.startswith("h"))
+    gains = [step.gain for step in steps]
+    assert (across["· W_hhᵀ"].low, across["· W_hhᵀ"].high) == pytest.approx((min(gains), max(gains)), rel=1e-12)
+    assert "⊙ f₃ … f₉₈  " in graph.source and " each\\n96 times" in graph.source
     assert [c.label for c in render.backward_graph(trace, ends=1).model.clusters] == ["t = 1", "t = 2 … 99", "t = 100"]
 
 

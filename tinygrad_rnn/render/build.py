@@ -59,6 +59,7 @@ class Sketch:
         self.flow = ledger.flow
         self.nodes: dict[Key, Edge | None] = {}
         self.bundles: dict[tuple[Any, ...], list[Edge]] = {}
+        self.hidden: dict[Key, list[Edge]] = {}
 
     # -- what the two kinds of picture decide -----------------------------------------------------------------------------------
 
@@ -85,6 +86,10 @@ class Sketch:
         step = edge.strongest
         return "" if step.kind == "route" else formula(step)
 
+    def sign(self, bundle: list[Edge]) -> str:
+        """The multiplication of edges that are drawn as one."""
+        return self.label(bundle[0])
+
     def clusters(self, numbers: dict[Key, int]) -> tuple[RenderCluster, ...]:
         raise NotImplementedError
 
@@ -99,7 +104,10 @@ class Sketch:
                 continue
             for edge in self.flow.out[source]:
                 end = self.end(edge, start)
-                if end is None or (start == end and start[0] == "run"):
+                if end is None:
+                    continue
+                if start == end and start[0] == "run":
+                    self.hidden.setdefault(start, []).append(edge)
                     continue
                 self.nodes.setdefault(start, None)
                 self.nodes.setdefault(end, edge)
@@ -121,7 +129,7 @@ class Sketch:
         for (start, end, kind, lane, back, *_), bundle in self.bundles.items():
             gains = [gain for edge in bundle if not math.isnan(gain := edge.gain)]
             low, high = (min(gains), max(gains)) if gains else (math.nan, math.nan)
-            edges.append(RenderEdge(numbers[start], numbers[end], kind, self.label(bundle[0]), low, high, len(bundle), lane, back))
+            edges.append(RenderEdge(numbers[start], numbers[end], kind, self.sign(bundle), low, high, len(bundle), lane, back))
         lanes = {key: edge.lane for edge in edges if edge.lane is not None for key in (edge.source, edge.target)}
         layers = self.ledger.layers
         return RenderGraph(
@@ -137,7 +145,7 @@ class Sketch:
     def _node(self, key: Key, position: int, lane: int | None) -> RenderNode:
         shape, label, note, info = self.describe(key)
         if info is None:
-            return RenderNode(position, label, note, shape, None, lane, f"{label}, {note}")
+            return RenderNode(position, label, note, shape, None, lane, ", ".join(filter(None, (label, note))))
         where = f" in {info.scope}" if info.scope else ""
         return RenderNode(position, label, note, shape, info.gate, lane, f"{info.op} {info.shape}{where}")
 
@@ -194,12 +202,33 @@ class UnrolledSketch(Sketch):
     def alone(self, edge: Edge, start: Key, end: Key) -> Key:
         return () if "run" in (start[0], end[0]) else (edge.source, edge.strongest.position, id(edge))
 
+    def draw(self) -> None:
+        """The edge from a run to the step before it stands for the same edge of every step of the run."""
+        super().draw()
+        for (start, _, kind, lane, back, *_), bundle in self.bundles.items():
+            if start[0] == "run" and back:
+                shown = {self._timeless(edge) for edge in bundle}
+                alike = (e for e in self.hidden.get(start, ()) if (e.kind, self.ledger.lane(e), self.back(e)) == (kind, lane, back))
+                bundle += [edge for edge in alike if self._timeless(edge) in shown]
+
+    def _timeless(self, edge: Edge) -> str:
+        return relative(self.label(edge), self.flow.places[edge.source][1])
+
+    def sign(self, bundle: list[Edge]) -> str:
+        """Of many steps the first and the last: ⊙ f₃ … f₉₈."""
+        if any(self.back(edge) is None for edge in bundle):
+            return super().sign(bundle)
+        alike: dict[str, list[str]] = {}
+        for edge in sorted(bundle, key=lambda edge: self.flow.places[edge.source][1]):
+            alike.setdefault(self._timeless(edge), []).append(self.label(edge))
+        return ", ".join(ends[0] if ends[0] == ends[-1] else f"{ends[0]} … {ends[-1].removeprefix('⊙ ')}" for ends in alike.values())
+
     def describe(self, key: Key) -> tuple[Shape, str, str, NodeInfo | None]:
         if key[0] == "run":
             _, layer, first, last = key
             gain = self.ledger.gain_of_run(layer, (first, last))
             steps = sum(first <= time <= last for time in self.ledger.times)
-            return "fold", f"{steps} step{'s' * (steps != 1)}", "" if math.isnan(gain) else f"gain {number(gain)}", None
+            return "fold", f"{steps} step{'s' * (steps != 1)}", "" if math.isnan(gain) else f"state gain {number(gain)}", None
         shape, label, note, info = self.look(key[1])
         return shape, (key[3] or label) if key[0] == "leaf" else label, note, info
 

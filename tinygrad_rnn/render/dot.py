@@ -268,12 +268,14 @@ class _Writer:
         gain = span(edge.low, edge.high)
         if (edge.kind in ("add", "route") and gain == "1") or (edge.label == "" and edge.count > 1):
             gain = ""
+        many = edge.count > 1 and not self.graph.rolled
+        gain += " each" if many and gain else ""
         loop = "t → t−1" if self.graph.rolled and edge.back == 1 else ""
         if edge.lane is not None:
             colour = theme.highway
             label = f"{edge.label}  {gain}    {loop}".rstrip() + "\n "  # the empty line lifts it off the bold one
             return {"label": label, "fontcolor": colour, "fontsize": 13, "color": colour, "penwidth": LANE_WIDTH}
-        times = f"{edge.count} ×" if edge.count > 1 and not self.graph.rolled else ""
+        times = f"{edge.count} times" if many else ""
         return {
             "label": "\n".join(part for part in (wrapped(edge.label), gain, times, loop) if part),
             "color": Raw(f'"{line_colour(theme, edge.kind, edge.high)}"'),

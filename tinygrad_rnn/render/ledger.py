@@ -51,12 +51,12 @@ class Ledger:
         return lanes.pop() if len(lanes) == 1 else None
 
     def gain_of_run(self, layer: int, run: tuple[int, int]) -> float:
-        """What a run of steps leaves of the state cotangent: ‖δ‖ at the step before it over ‖δ‖ at its last step."""
+        """What a run of steps leaves of the state cotangent: ‖δ‖ at the step before it over ‖δ‖ at its last step; NaN if unknown."""
         states = self.states.get(layer)
         if states is None:
             return math.nan
         first = run[0] - 1 if run[0] - 1 in states.times else run[0]
-        if first not in states.times or run[1] not in states.times:
+        if first == run[1] or first not in states.times or run[1] not in states.times:
             return math.nan
         start: float = states[run[1]].norm
         return states[first].norm / start if start else math.nan
