@@ -52,6 +52,9 @@ class Primitive:
             apply = getattr(operand, "__apply_primitive__", None)
             if apply is not None:
                 return apply(self, operands, statics)
+        return self._on_arrays(*operands, **statics)
+
+    def _on_arrays(self, *operands: Any, **statics: Any) -> Any:
         return self.forward(*operands, **statics)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -90,11 +93,7 @@ class Opaque(Primitive):
         self.exact = exact
         """Whether the definition must give the value again bit for bit (a checkpoint), or up to rounding (a kernel)."""
 
-    def __call__(self, *operands: Any, **statics: Any) -> Any:
-        for operand in operands:
-            apply = getattr(operand, "__apply_primitive__", None)
-            if apply is not None:
-                return apply(self, operands, statics)
+    def _on_arrays(self, *operands: Any, **statics: Any) -> Any:
         return self.forward(*operands, **statics)[0]
 
     def __reduce__(self) -> str | tuple[Any, ...]:

@@ -189,6 +189,12 @@ class Infos:
 _REARRANGING = frozenset(("transpose", "reshape", "broadcast_to", "astype", "identity"))
 
 
+def lock(shown: Any) -> None:
+    """Make an array read-only before someone is shown it: readers may not write."""
+    if shown.__class__ is np.ndarray:
+        shown.flags.writeable = False
+
+
 _BLOCK = 8192  # BLAS gives a dot product of more than 10,000 entries to several threads, which costs many times what it saves
 
 
@@ -335,9 +341,8 @@ class BackwardStep:
         if self._contribution is not None and not self.altered and np.size(self._contribution) > np.size(self.cotangent):
             self._norms = self.norms
             self._contribution = None
-        for array in (self.cotangent, self._contribution):
-            if array.__class__ is np.ndarray:
-                array.flags.writeable = False
+        lock(self.cotangent)
+        lock(self._contribution)
 
     def __repr__(self) -> str:
         when = "" if self.time is None else f" t={self.time}"

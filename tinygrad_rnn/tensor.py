@@ -530,11 +530,6 @@ def tensor(data: Any, requires_grad: bool = False, *, dtype: Any = None, name: s
 
 def seed(output: Tensor, cotangent: Any, operation: str, *, record: bool = False) -> tuple[Node, Any]:
     """The node where a backward pass begins and the cotangent that enters there: an array, or a Tensor for a recorded pass."""
-    node, given = _checked_seed(output, cotangent, operation)
-    return node, given if record else given._value
-
-
-def _checked_seed(output: Tensor, cotangent: Any, operation: str) -> tuple[Node, Tensor]:
     if not isinstance(output, Tensor):
         raise GraphError(f"{operation}: expected a Tensor, got {type(output).__name__}")
     if output._node is None:
@@ -545,13 +540,13 @@ def _checked_seed(output: Tensor, cotangent: Any, operation: str) -> tuple[Node,
     if cotangent is None:
         if output.size != 1:
             raise GraphError(f"{operation}: shape {output.shape} is not a scalar; give a cotangent of that shape, or reduce it first")
-        return output._node, as_tensor(np.ones(output.shape, output.dtype))
+        cotangent = as_tensor(np.ones(output.shape, output.dtype))
     given = cotangent if isinstance(cotangent, Tensor) else as_tensor(as_array(cotangent, operation))
     if given.shape != output.shape:
         raise ShapeError(f"{operation}: expected a cotangent of shape {output.shape}, that of the output, got {given.shape}")
     if given.dtype != output.dtype:
         given = given.astype(output.dtype)
-    return output._node, given
+    return output._node, given if record else given._value
 
 
 # -- recording --------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from .files import write_atomically
 from .graph import Leaf, Node, Scope
 from .linear_maps import KINDS, Kind, LinearMap
 from .report import Table, aligned, number, plain, power_of_ten
-from .steps import BackwardStep, Infos, NodeInfo, leaving_norm, norm_of, quiet_norm
+from .steps import BackwardStep, Infos, NodeInfo, leaving_norm, lock, norm_of, quiet_norm
 from .tensor import Tensor, lift, seed
 from .walk import Backward
 
@@ -384,7 +384,7 @@ def _frozen(array: Any) -> Any:
     if array is None:
         return None
     array = np.asarray(array)
-    array.flags.writeable = False
+    lock(array)
     return array
 
 

@@ -22,7 +22,7 @@ from .graph import Leaf, Node, state
 from .linear_maps import LinearMap, Place, Scatter, add_at
 from .ops.routing import Parts, scatter
 from .primitive import Opaque, Primitive
-from .steps import BackwardStep, Infos, NodeInfo
+from .steps import BackwardStep, Infos, NodeInfo, lock
 
 Lift = Callable[[Any], Any]
 Observer = Callable[[BackwardStep], Any]
@@ -202,7 +202,7 @@ class Backward:
             info = None
             shares: list[tuple[int, Any]] = []
             if attentive:
-                _lock(cotangent)
+                lock(cotangent)
                 info = self.infos.opened(node)
         position = -1
         for operand in operands:
@@ -252,7 +252,7 @@ class Backward:
 
     def _attend(self, step: BackwardStep, node: Node, contribution: Any) -> Any:
         """Let interventions alter a step and observers read it, and look for anomalies; return the contribution."""
-        _lock(contribution)
+        lock(contribution)
         who: Any = None
         try:
             for who in self.interventions:
@@ -432,12 +432,6 @@ def _fitting(replacement: Any, computed: Any, who: str, *, keep_graph: bool) -> 
 
 def _array(value: Any) -> Any:
     return np.asarray(getattr(value, "value", value))
-
-
-def _lock(shown: Any) -> None:
-    """Make an array read-only before someone is shown it: readers may not write."""
-    if shown.__class__ is np.ndarray:
-        shown.flags.writeable = False
 
 
 def _name(function: Any) -> str:

@@ -14,7 +14,7 @@ from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import BackwardStep
 from ..trace import States, Trace
 from .logs import log10, log10_norm
-from .product import selected_lags, verdict
+from .product import half_life, selected_lags, verdict
 
 Steps = dict[int, tuple[BackwardStep, ...]]
 
@@ -170,7 +170,7 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
         log10_direct=np.array(direct),
         log10_total=total - total[0],
         rate=rate,
-        half_life=-math.log10(2.0) / rate if rate < 0 else math.inf,
+        half_life=half_life(rate),
     )
 
 

@@ -14,7 +14,8 @@ from ..steps import BackwardStep
 from ..trace import States, Trace
 from .logs import log10
 
-LOG10_2 = math.log10(2.0)
+PRESERVED = 0.00434
+"""A rate, in log₁₀ per step, that is about 1 %: a gradient that changes less counts as preserved."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +136,19 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
         spectral_radius=radius,
         largest_singular_value=largest,
         rate=rate,
-        half_life=-LOG10_2 / rate if rate < 0 else math.inf,
+        half_life=half_life(rate),
         verdict=said,
     )
 
 
+def half_life(rate: float) -> float:
+    """In how many steps a norm halves at a rate in log₁₀ per step; inf if it does not shrink."""
+    return -math.log10(2.0) / rate if rate < 0 else math.inf
+
+
 def verdict(rate: float) -> str:
-    """The rate in words: within 1 % per step a gradient counts as preserved."""
-    word = "vanishing" if rate < -0.00434 else "exploding" if rate > 0.00434 else "preserved"
+    """The rate, in log₁₀ per step, in words."""
+    word = "vanishing" if rate < -PRESERVED else "exploding" if rate > PRESERVED else "preserved"
     return f"{word}: a factor of {10.0**rate:.3g} per step"
 
 
