@@ -521,6 +521,11 @@ COMPOSITES: dict[str, Case] = {
     "mse": Case(
         plain(shapes(min_side=1).flatmap(lambda shape: st.tuples(arrays(shape), arrays(shape)))), lambda p, t: ((p - t) ** 2).mean()
     ),
+    "bce_with_logits": Case(
+        plain(shapes(min_side=1).flatmap(lambda shape: st.tuples(arrays(shape), arrays(shape)))),
+        lambda x, y: (np.log1p(np.exp(x)) - x / (1.0 + np.exp(-y))).mean(),
+        call=lambda x, y: tg.bce_with_logits(x, tg.sigmoid(y)),
+    ),
     # transforms
     "checkpoint": Case(binary(), lambda x, y: np.tanh(x * y), call=lambda x, y: tg.checkpoint(lambda a, b: np.tanh(a * b), x, y)),
 }

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import errors, functional, ops
 from . import numpy_protocol as _numpy_protocol  # noqa: F401 (gives Tensor its two methods for NumPy's functions)
-from .functional import cross_entropy, mse
+from .functional import bce_with_logits, cross_entropy, mse
 from .graph import scope
 from .ops import (
     absolute,
@@ -105,6 +105,7 @@ __all__ = [
     "abs",
     "absolute",
     "add",
+    "bce_with_logits",
     "broadcast_to",
     "checkpoint",
     "clip",

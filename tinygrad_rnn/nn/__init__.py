@@ -1,6 +1,8 @@
-"""Layers: Module and Parameter, Linear and Embedding, and the recurrent cells and layers."""
+"""Layers: Module and Parameter, maps without memory, ways around them, attention, and the recurrent cells and layers."""
 
 from . import init
+from .attention import PositionalEncoding, SelfAttention, TransformerBlock, sinusoidal
+from .containers import Checkpoint, Sequential
 from .linear import Embedding, Linear
 from .module import Module, Parameter
 from .recurrent import (
@@ -17,6 +19,8 @@ from .recurrent import (
     RNNCell,
     RNNState,
 )
+from .regularization import Dropout, LayerNorm
+from .residual import DenseBlock, Highway, Residual
 
 __all__ = [
     "GRU",
@@ -25,15 +29,26 @@ __all__ = [
     "LSTM_GATES",
     "RNN",
     "RNN_GATES",
+    "Checkpoint",
+    "DenseBlock",
+    "Dropout",
     "Embedding",
     "GRUCell",
     "GRUState",
+    "Highway",
     "LSTMCell",
     "LSTMState",
+    "LayerNorm",
     "Linear",
     "Module",
     "Parameter",
+    "PositionalEncoding",
     "RNNCell",
     "RNNState",
+    "Residual",
+    "SelfAttention",
+    "Sequential",
+    "TransformerBlock",
     "init",
+    "sinusoidal",
 ]

@@ -1,6 +1,7 @@
 """Initial values of weights. Every function takes the shape (rows, columns) and a random generator and returns an array.
 
-Recurrent weights W_hh of G gates are G square blocks, one below the other; each block is drawn for itself.
+Recurrent weights W_hh of G gates are G square blocks, one below the other; each block is drawn for itself. For the gates' biases
+there is :func:`chrono`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ def glorot(shape: tuple[int, int], rng: np.random.Generator) -> Any:
     return rng.uniform(-bound, bound, shape)
 
 
+def he(shape: tuple[int, int], rng: np.random.Generator) -> Any:
+    """Normal with standard deviation √(2/columns) (He et al. 2015, equation 10), made for ReLU; spectral radius about 1.41 for a square."""
+    return rng.normal(0.0, math.sqrt(2.0 / max(shape[1], 1)), shape)
+
+
 def orthogonal(shape: tuple[int, int], rng: np.random.Generator) -> Any:
     """Orthonormal rows or columns, uniformly distributed (Saxe et al. 2014): every singular value is 1."""
     rows, columns = shape
@@ -70,7 +76,49 @@ def spectral_radius(radius: float) -> Initializer:
     return draw
 
 
-INITIALIZERS: dict[str, Initializer] = {"uniform": uniform, "glorot": glorot, "orthogonal": orthogonal, "identity": identity}
+def chrono(longest: float) -> Callable[[int, np.random.Generator], Any]:
+    """Forget-gate biases for memories of up to ``longest`` steps.
+
+        b_f = ln u,  u uniform in [1, longest − 1];  the input gate's biases begin at b_i = −b_f
+
+    A unit whose gate stays at f = σ(b_f) = u/(1 + u) forgets with a time constant of about 1 + u steps, so the units together cover all
+    scales from 2 to ``longest`` steps, where a forget bias of 1 gives every unit less than 4.
+
+    Args:
+        longest: the longest dependency that is expected, in steps; at least 2.
+
+    Returns:
+        A function of the number of units and a generator that draws their forget biases, of shape (units,).
+
+    Raises:
+        ArgumentError: if ``longest`` is below 2, infinite or not a number.
+
+    Source:
+        Tallec & Ollivier 2018, "Can recurrent neural networks warp time?".
+
+    Example:
+        >>> import numpy as np
+        >>> from tinygrad_rnn.nn import init
+        >>> biases = init.chrono(100)(500, np.random.default_rng(0))
+        >>> biases.shape, bool(biases.min() >= 0.0), bool(biases.max() <= np.log(99))
+        ((500,), True, True)
+    """
+    if isinstance(longest, bool) or not isinstance(longest, (int, float, np.number)) or not 2 <= longest < math.inf:
+        raise ArgumentError(f"chrono: expected a number of steps of at least 2, got {longest!r}")
+
+    def draw(size: int, rng: np.random.Generator) -> Any:
+        return np.log(rng.uniform(1.0, float(longest) - 1.0, size))
+
+    return draw
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "uniform": uniform,
+    "glorot": glorot,
+    "orthogonal": orthogonal,
+    "identity": identity,
+    "he": he,
+}
 """The initialisers that can be chosen by name."""
 
 
