@@ -15,13 +15,13 @@ import tinygrad_rnn
 PACKAGE = Path(tinygrad_rnn.__file__).parent
 
 FLOORS = (
-    "errors", "linear_maps", "primitive", "ops", "graph", "steps", "walk", "tensor", "functional", "numpy_protocol", "transforms", "nn",
-    "optim", "trace", "flow", "render", "testing", "tasks", "experiments", "cli", "__main__",
+    "errors", "linear_maps", "primitive", "ops", "graph", "steps", "walk", "tensor", "storage", "functional", "numpy_protocol",
+    "transforms", "nn", "optim", "trace", "flow", "render", "testing", "tasks", "experiments", "cli", "__main__",
 )  # fmt: skip
 CELLAR = ("files", "report")
 """Tools that know nothing of tensors and may be used from everywhere."""
 
-ONLY = {"graphviz": "render", "matplotlib": "render", "hypothesis": "testing"}
+ONLY = {"graphviz": "render", "matplotlib": "render", "hypothesis": "testing", "safetensors": "storage"}
 """Who alone may import a package from outside."""
 
 LAST = ("render", "testing", "tasks", "experiments", "cli")
@@ -118,7 +118,8 @@ def loaded(statement: str) -> set[str]:
 def test_import_loads_numpy_and_nothing_else_heavy():
     """``import tinygrad_rnn`` adds itself and small modules of the standard library to what NumPy loads."""
     ours, numpys = loaded("import tinygrad_rnn"), loaded("import numpy")
-    assert not ours & {"graphviz", "rich", "hypothesis", "matplotlib", "torch", "autograd", "scipy", "pandas", "pytest", "IPython"}
+    heavy = "graphviz rich hypothesis matplotlib torch autograd scipy pandas pytest IPython safetensors"
+    assert not ours & set(heavy.split())
     outside = ours - numpys - set(sys.stdlib_module_names) - {"tinygrad_rnn"}
     assert {name for name in outside if not name.startswith("__")} == set()
     assert not ours & {"asyncio", "unittest", "multiprocessing", "http", "email", "xml", "sqlite3", "concurrent"} - numpys

@@ -99,13 +99,16 @@ def test_state_dict_round_trip() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("head.bias"), r"load_state_dict: missing \['head.bias'\]; expected \["),
-        (lambda s: s.update({"head.bais": s["head.bias"]}), r"load_state_dict: unexpected \['head.bais'\]"),
-        (lambda s: s.update({"head.bias": np.zeros(4)}), r"load_state_dict: head.bias has shape \(4,\); expected \(5,\)"),
-        (lambda s: s.update({"head.bias": 0.0}), r"head.bias has shape \(\); expected \(5,\)"),
-        (lambda s: s.update({"head.bias": ["a"] * 5}), r"load_state_dict: head.bias"),
-        (lambda s: s.update({"head.bias": np.ones(5) * 1j}), r"load_state_dict: head.bias"),
-        (lambda s: s.update({"head.bias": [[1.0], [1.0, 2.0]]}), r"load_state_dict: head.bias"),
+        (lambda s: s.pop("head.bias"), r"load_state_dict: nothing was loaded into Model\. Missing: head\.bias\. strict=False leaves"),
+        (lambda s: s.update({"head.bais": s["head.bias"]}), r"Model\. Unexpected: head\.bais\. strict=False leaves"),
+        (lambda s: s.update({3: s["head.bias"]}), r"Unexpected: 3\."),
+        (lambda s: s.update({"head.bias": np.zeros(4)}), r"Unfit: head\.bias has shape \(4,\), expected \(5,\)\. Load the state"),
+        (lambda s: s.update({"head.bias": 0.0}), r"head\.bias has shape \(\), expected \(5,\)"),
+        (lambda s: s.update({"head.bias": ["a"] * 5}), r"Unfit: head\.bias: expected real numbers, got dtype <U1"),
+        (lambda s: s.update({"head.bias": np.ones(5) * 1j}), r"Unfit: head\.bias: expected real numbers, got dtype complex128"),
+        (lambda s: s.update({"head.bias": np.array([None] * 5)}), r"Unfit: head\.bias: expected real numbers, got dtype object"),
+        (lambda s: s.update({"head.bias": [[1.0], [1.0, 2.0]]}), r"Unfit: head\.bias: the data is ragged"),
+        (lambda s: s.update({"bias_hh_l0": np.zeros(5)}), r"Unexpected: bias_hh_l0\. .* use nn\.interop\.from_torch\(state\)"),
     ],
 )
 def test_load_all_or_nothing(change: Any, message: str) -> None:
@@ -114,10 +117,85 @@ def test_load_all_or_nothing(change: Any, message: str) -> None:
     before = model.state_dict()
     state = {name: value + 1.0 for name, value in before.items()}
     change(state)
-    with pytest.raises(tg.errors.TinygradError, match=message):
+    with pytest.raises(tg.errors.StateError, match=message):
         model.load_state_dict(state)
     for name, value in model.state_dict().items():
         assert np.array_equal(value, before[name])
+
+
+def test_load_names_everything_at_once() -> None:
+    """One message names all that is missing, unexpected and unfit; it is caught as PyTorch's and as NumPy's users do."""
+    model = Model()
+    state = model.state_dict()
+    del state["scale"], state["head.weight"]
+    state |= {"foot": 1.0, "lstm.weight": 2.0, "embed.weight": np.zeros(2), "head.bias": np.zeros((5, 1))}
+    with pytest.raises(RuntimeError) as caught:
+        model.load_state_dict(state)
+    assert isinstance(caught.value, ValueError)
+    assert str(caught.value) == (
+        "load_state_dict: nothing was loaded into Model. Missing: scale, head.weight. Unexpected: foot, lstm.weight. "
+        "Unfit: embed.weight has shape (2,), expected (5, 3); head.bias has shape (5, 1), expected (5,). "
+        "Load the state of a module that was built with the same arguments"
+    )
+
+
+@pytest.mark.parametrize("state", [None, [], "model.npz", 3])
+def test_load_takes_a_dict(state: Any) -> None:
+    """What is no dict is refused by its kind."""
+    with pytest.raises(tg.errors.StateError, match=r"load_state_dict: expected a dict of names to arrays, got \w+"):
+        Model().load_state_dict(state)
+
+
+def test_load_without_strictness() -> None:
+    """strict=False loads what is there and returns the names of what was left aside; a wrong shape is refused all the same."""
+    model = Model()
+    before = model.state_dict()
+    result = model.load_state_dict({"foot": 1.0, "scale": [7.0]}, strict=False)
+    assert result.unexpected_keys == ["foot"]
+    assert result.missing_keys == [name for name in before if name != "scale"]
+    assert model.scale.value.tolist() == [7.0]
+    assert all(np.array_equal(model.state_dict()[name], before[name]) for name in result.missing_keys)
+    with pytest.raises(tg.errors.StateError, match=r"into Model\. Missing: .*Unfit: scale has shape \(2,\), expected \(1,\)"):
+        model.load_state_dict({"head.bias": np.ones(5), "scale": [7.0, 8.0]}, strict=False)
+    assert np.array_equal(model.head.bias.value, before["head.bias"])
+    assert Model().load_state_dict(before) == ([], [])
+
+
+def test_load_knows_every_name_of_a_shared_parameter() -> None:
+    """A tied weight is loaded by its first name, its other one, or both with the same values; with two values it is refused."""
+    state = Model(tied=True).state_dict()
+    weight = state.pop("embed.weight") + 1.0
+    for names_given in (["embed.weight"], ["head.weight"], ["head.weight", "embed.weight"]):
+        model = Model(tied=True)
+        model.load_state_dict(state | dict.fromkeys(names_given, weight))
+        assert np.array_equal(model.embed.weight.value, weight)
+        assert model.head.weight is model.embed.weight
+    with pytest.raises(tg.errors.StateError, match=r"Unfit: embed\.weight is one parameter with another entry, of other values"):
+        Model(tied=True).load_state_dict(state | {"head.weight": weight, "embed.weight": weight + 1.0})
+    with pytest.raises(tg.errors.StateError, match=r"Missing: embed\.weight"):
+        Model(tied=True).load_state_dict(state)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            self.layers = [nn.Linear(2, 2, rng=0)]
+            self.again = {"first": self.layers[0]}
+            self.layers[0].back = self
+
+    twice = Twice()
+    twice.load_state_dict({"again.first.weight": np.eye(2), "layers.0.back.again.first.bias": [3.0, 4.0]})
+    assert twice.layers[0].weight.value.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert twice.layers[0].bias.value.tolist() == [3.0, 4.0]
+
+
+def test_load_refuses_numbers_that_become_infinite() -> None:
+    """A number beyond the parameter's dtype is named, an infinity or NaN is loaded as it is."""
+    layer = nn.Linear(1, 2, dtype="float32", bias=False, rng=0)
+    before = layer.weight.value
+    with pytest.raises(tg.errors.StateError, match="Unfit: weight has values that are too large for float32"):
+        layer.load_state_dict({"weight": [[1e300], [0.0]]})
+    assert layer.weight.value is before
+    layer.load_state_dict({"weight": [[np.inf], [np.nan]]})
+    assert np.array_equal(layer.weight.value, np.array([[np.inf], [np.nan]], np.float32), equal_nan=True)
 
 
 def test_load_takes_the_parameters_dtype() -> None:

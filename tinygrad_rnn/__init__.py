@@ -82,6 +82,7 @@ from .ops import (
 )
 from .ops import absolute as abs
 from .steps import BackwardStep
+from .storage import load, save
 from .tensor import Tensor, landmark, tensor
 from .trace import Trace, trace
 from .transforms import checkpoint, detect_anomaly, enable_grad, grad, hessian, jacobian, jvp, no_grad, record_sources, vjp
@@ -130,6 +131,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "landmark",
+    "load",
     "log",
     "log1p",
     "log_softmax",
@@ -158,6 +160,7 @@ __all__ = [
     "repeat",
     "reshape",
     "roll",
+    "save",
     "scope",
     "sigmoid",
     "sin",

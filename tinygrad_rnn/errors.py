@@ -43,5 +43,13 @@ class AnomalyError(TinygradError, FloatingPointError):
     """Under ``detect_anomaly``: the first multiplication that made a NaN or an infinity."""
 
 
+class StateError(ArgumentError, RuntimeError):
+    """A state_dict that does not fit the module or optimiser into which it is to be loaded; nothing was loaded."""
+
+
+class StorageError(TinygradError, ValueError):
+    """A file that is cut off, damaged, of another kind or hostile, or whose library is missing."""
+
+
 class RenderError(TinygradError, RuntimeError):
     """A picture could not be drawn; the DOT text is still available."""

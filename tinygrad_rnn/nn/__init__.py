@@ -1,6 +1,6 @@
 """Layers: Module and Parameter, maps without memory, ways around them, attention, and the recurrent cells and layers."""
 
-from . import init
+from . import init, interop
 from .attention import PositionalEncoding, SelfAttention, TransformerBlock, sinusoidal
 from .containers import Checkpoint, Sequential
 from .linear import Embedding, Linear
@@ -50,5 +50,6 @@ __all__ = [
     "Sequential",
     "TransformerBlock",
     "init",
+    "interop",
     "sinusoidal",
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, DtypeError, ShapeError, StateError
 from ..graph import scope
 from ..tensor import Tensor, as_array
 
@@ -109,29 +109,66 @@ class Module:
         return self.train(False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies of all parameters' values by dotted name."""
+        """Copies of all parameters' values by dotted name; what :func:`tinygrad_rnn.save` writes and ``load_state_dict`` takes."""
         return {name: parameter.numpy() for name, parameter in self.named_parameters()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Unmatched:
         """Rebind all parameters to the values of a ``state_dict``; nothing is changed unless everything fits.
 
+        A parameter that is held in two places has two names. ``state_dict`` gives the first; here any of them will do, and
+        several (as in PyTorch) if their values agree. Values are converted to the dtype that the parameter has.
+
+        Args:
+            state: values by dotted name, of the parameters' shapes. PyTorch's goes through :func:`tinygrad_rnn.nn.interop.from_torch`.
+            strict: whether every parameter must be there and nothing else; otherwise what is missing keeps its value, what is
+                unexpected is left aside, and both are returned. A value that does not fit is refused in any case.
+
         Raises:
-            ArgumentError: if names are missing or unexpected.
-            ShapeError: if a value has another shape than its parameter.
+            StateError: with the names of all that are missing, unexpected or of another shape, or hold no real numbers.
+
+        Example:
+            >>> from tinygrad_rnn import nn
+            >>> layer = nn.Linear(2, 1, rng=0)
+            >>> layer.load_state_dict({"weight": [[1.0, 2.0]]}, strict=False).missing_keys
+            ['bias']
         """
+        if not isinstance(state, Mapping):
+            raise StateError(f"load_state_dict: expected a dict of names to arrays, got {type(state).__name__}")
         own = dict(self.named_parameters())
-        if missing := sorted(own.keys() - state.keys()):
-            raise ArgumentError(f"load_state_dict: missing {missing}; expected {sorted(own)}")
-        if unexpected := sorted(state.keys() - own.keys()):
-            raise ArgumentError(f"load_state_dict: unexpected {unexpected}; expected {sorted(own)}")
-        values = {}
-        for name, parameter in own.items():
-            value = as_array(state[name], f"load_state_dict: {name}")
-            if value.shape != parameter.shape:
-                raise ShapeError(f"load_state_dict: {name} has shape {value.shape}; expected {parameter.shape}")
-            values[name] = value
-        for name, parameter in own.items():
-            parameter.value = values[name]
+        first = {id(parameter): name for name, parameter in own.items()}
+        values: dict[str, Any] = {}
+        seen, unexpected, unfit = set(), [], []
+        for given, value in state.items():
+            parameter = own[given] if given in own else self._parameter_at(given)
+            if parameter is None:
+                unexpected.append(str(given))
+                continue
+            name = first[id(parameter)]
+            seen.add(name)
+            try:
+                array = _converted(value, parameter, given)
+                if not np.array_equal(values.setdefault(name, array), array, equal_nan=True):
+                    unfit.append(f"{given} is one parameter with another entry, of other values")
+            except (TypeError, ValueError, RuntimeError) as error:
+                unfit.append(str(error))
+        missing = [name for name in own if name not in seen]
+        if unfit or (strict and (missing or unexpected)):
+            raise StateError(_misfit(type(self).__name__, missing, unexpected, unfit))
+        for name, array in values.items():
+            own[name].value = array
+        return Unmatched(missing, unexpected)
+
+    def _parameter_at(self, path: Any) -> Parameter | None:
+        """The parameter under any of its dotted names, also those by which ``named_parameters`` does not call it."""
+        module, rest = self, str(path)
+        while True:
+            members = dict(module._members())
+            if isinstance(found := members.get(rest), Parameter):
+                return found
+            through = [name for name, member in members.items() if isinstance(member, Module) and rest.startswith(f"{name}.")]
+            if not through:
+                return None
+            module, rest = cast(Module, members[through[0]]), rest[len(through[0]) + 1 :]
 
     def __repr__(self) -> str:
         lines = []
@@ -140,6 +177,38 @@ class Module:
             lines.append("  " * (path.count(".") + 1 if path else 0) + (f"{path}: " if path else "") + type(module).__name__)
             lines[-1] += f"({', '.join(shapes)})"
         return "\n".join(lines)
+
+
+class Unmatched(NamedTuple):
+    """What ``load_state_dict`` left aside: parameters without a value, and entries without a parameter."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def _converted(value: Any, parameter: Parameter, name: str) -> Any:
+    """The value as an array of the parameter's shape and dtype."""
+    array = as_array(value, name)
+    if array.shape != parameter.shape:
+        raise ShapeError(f"{name} has shape {array.shape}, expected {parameter.shape}")
+    try:
+        with np.errstate(all="ignore", over="raise"):
+            return array.astype(parameter.dtype)
+    except FloatingPointError:
+        raise DtypeError(f"{name} has values that are too large for {parameter.dtype}") from None
+
+
+def _misfit(owner: str, missing: list[str], unexpected: list[str], unfit: list[str]) -> str:
+    """One message that names everything that does not fit, and the remedy."""
+    kinds = {"Missing": ", ".join(missing), "Unexpected": ", ".join(unexpected), "Unfit": "; ".join(unfit)}
+    parts = [f"load_state_dict: nothing was loaded into {owner}", *(f"{kind}: {what}" for kind, what in kinds.items() if what)]
+    if any(name.rpartition(".")[2].startswith(("bias_ih", "bias_hh")) for name in unexpected):
+        parts.append("Two biases are PyTorch's layout: use nn.interop.from_torch(state)")
+    elif unfit:
+        parts.append("Load the state of a module that was built with the same arguments")
+    else:
+        parts.append("strict=False leaves missing and unexpected entries aside")
+    return ". ".join(parts)
 
 
 def _held(name: str, value: Any) -> Iterator[tuple[str, Parameter | Module]]:
