@@ -254,7 +254,7 @@ PAIR = Opaque(
     lambda *arrays: (arrays, None),
     name="pair",
     definition=lambda *inside: tuple(ops.multiply(x, 1.0) for x in inside),
-    joint_pullback=lambda cotangent, value, residual, *arrays: tuple(cotangent),
+    joint_pullback=lambda cotangent, value, residual, needed, *arrays: tuple(cotangent),
 )
 """The identity with several values: what ``item`` picks from."""
 

@@ -112,7 +112,7 @@ def test_inside_an_opaque_kernel():
         lambda x: (np.sqrt(x) * 2.0, None),
         name="kernel",
         definition=lambda x: tg.sqrt(x) * 2.0,
-        joint_pullback=lambda g, out, residual, x: (2.0 * g / np.sqrt(x),),
+        joint_pullback=lambda g, out, residual, needed, x: (2.0 * g / np.sqrt(x),),
     )
     x = leaf([0.0])
     with tg.detect_anomaly(), pytest.raises(AnomalyError, match=rf"(?s)appears at sqrt.*{__file__}:"):

@@ -42,7 +42,7 @@ def affine_tanh(calls):
         a = gain * (x @ w + b)
         return tg.tanh(a), a
 
-    def joint_pullback(cotangent, value, residual, x, w, b, *, gain):
+    def joint_pullback(cotangent, value, residual, needed, x, w, b, *, gain):
         calls.pullback += 1
         dh, da = cotangent
         assert residual is value[0]
@@ -491,7 +491,7 @@ def one_operand(definition=tg.exp, share=lambda cotangent, value: cotangent * va
         lambda x: (np.exp(x), None),
         name="own_exp",
         definition=definition,
-        joint_pullback=lambda cotangent, value, residual, x: (share(cotangent, value),),
+        joint_pullback=lambda cotangent, value, residual, needed, x: (share(cotangent, value),),
     )
 
 

@@ -13,7 +13,7 @@ double_sine = Opaque(
     lambda x, y: ((np.sin(x), x * y), np.cos(x)),
     name="double_sine",
     definition=lambda x, y: (tg.sin(x), x * y),
-    joint_pullback=lambda cotangent, value, residual, x, y: (
+    joint_pullback=lambda cotangent, value, residual, needed, x, y: (
         (0.0 if cotangent[0] is None else cotangent[0] * residual) + (0.0 if cotangent[1] is None else cotangent[1] * y),
         None if cotangent[1] is None else cotangent[1] * x,
     ),

@@ -242,7 +242,7 @@ def test_layer_by_central_differences(name: str) -> None:
 
 @all_kinds
 def test_layer_is_the_unrolled_cell(name: str) -> None:
-    """A layer gives, bit for bit, what a cell with the same weights gives in a loop; the gradients agree."""
+    """A layer gives what a cell with the same weights gives in a loop, values and gradients, up to rounding."""
     kind = KINDS[name]
     layer, cell = kind.layer(3, 4, rng=0, **kind.options), kind.cell(3, 4, rng=1, **kind.options)
     cell.load_state_dict({n.removesuffix("_l0"): v for n, v in layer.state_dict().items()})
@@ -252,10 +252,10 @@ def test_layer_is_the_unrolled_cell(name: str) -> None:
     for part in x:
         state = cell(part, state)
         unrolled.append(state.hidden)
-    assert np.array_equal(outputs.value, tg.stack(unrolled).value)
+    assert oracles.difference(outputs.value, tg.stack(unrolled).value) < 1e-14
     assert type(last) is type(state)
     for ours, theirs in zip(last, state, strict=True):
-        assert np.array_equal(ours.value[0], theirs.value)
+        assert oracles.difference(ours.value[0], theirs.value) < 1e-14
     (outputs * outputs).sum().backward()
     (tg.stack(unrolled) * tg.stack(unrolled)).sum().backward()
     for (n, ours), (_, theirs) in zip(layer.named_parameters(), cell.named_parameters(), strict=True):

@@ -31,6 +31,7 @@ class State(threading.local):
 
     recording: bool = True
     scope: Scope | None = None
+    reopened: Scope | None = None
     anomaly: bool = False
     sources: bool = False
     touched: bool = False
@@ -108,7 +109,8 @@ class scope:  # noqa: N801 (used like a function)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.entered.pop().closed = True
         # A generator may close its scope while a later one is open: that one stays, and both are left when it closes too.
-        while state.scope is not None and state.scope.closed:
+        # The scope of an opaque node that is being opened has long been closed, and stays all the same.
+        while state.scope is not None and state.scope.closed and state.scope is not state.reopened:
             state.scope = state.scope.parent
 
 

@@ -73,9 +73,9 @@ class Opaque(Primitive):
 
     ``forward(*arrays, **statics)`` returns ``(value, residual)``: the value is an array or a tuple of arrays; the residual is
     whatever the pullback wants to find again. ``definition(*tensors, **statics)`` is the same computation composed from
-    transparent primitives. ``joint_pullback(cotangent, value, residual, *arrays, **statics)`` returns one array (or None) per
-    operand; for a value that is a tuple, the cotangent is a list with None where nothing arrived. Without a joint pullback the
-    definition is always used: that is what a checkpoint is.
+    transparent primitives. ``joint_pullback(cotangent, value, residual, needed, *arrays, **statics)`` returns one array (or None) per
+    operand, where ``needed`` says of each whether its share is asked for; for a value that is a tuple, the cotangent is a list with
+    None where nothing arrived. Without a joint pullback the definition is always used: that is what a checkpoint is.
     """
 
     def __init__(

@@ -92,15 +92,27 @@ class NodeInfo:
     def symbol(self) -> str:
         """How labels and pictures call the node."""
         if self._symbol is None:
-            info = self
-            while info.name is None and (info.parts or info.op == "item"):  # called after what it is, once that is known
-                parts = info.operands[0].parts if info.op == "item" and info.operands else info.parts
-                inner = parts[info._part] if parts else None
-                if inner is None:
-                    return info.op
-                info = inner
-            self._symbol = info._symbol or (info.op if info.name is None else subscripted(info.name, info.time))
+            info = self.made
+            if info is not self and self.name is None:
+                return info.symbol
+            if self.name is None and self.op == "item":  # it may still become known
+                return self.op
+            self._symbol = self.op if self.name is None else subscripted(self.name, self.time)
         return self._symbol
+
+    @property
+    def made(self) -> NodeInfo:
+        """For a value of an opaque node that was opened: what the definition made of it. Otherwise itself."""
+        info, name = self, self.name
+        while info.parts or info.op == "item":
+            parts = info.operands[0].parts if info.op == "item" and info.operands else info.parts
+            inner = parts[info._part] if parts else None
+            if inner is None:
+                break
+            info, name = inner, name or inner.name
+        if info.name is None and info is not self:
+            info.name = name
+        return info
 
     def __repr__(self) -> str:
         return f"<{self.symbol} {self.shape} #{self.order}>"
@@ -142,6 +154,7 @@ class Infos:
     def __init__(self) -> None:
         self._known: dict[int, NodeInfo] = {}
         self._notes: list[Note] = []
+        self._visits: list[int] = []
 
     def of(self, node: Any) -> NodeInfo:
         """The info of a node or constant. A nameless rearrangement is called after what it rearranges (W_hhᵀ)."""
@@ -167,20 +180,40 @@ class Infos:
             info.operands = tuple([self.of(operand) for operand in node.operands])
         return info
 
+    def visit(self, node: Node) -> NodeInfo:
+        """The info of a node that a walk has reached, with its operands'; :meth:`numbered` tells them in the walk's order."""
+        self._visits.append(node.order)
+        return self.opened(node)
+
     def note(self, node: Node) -> None:
-        """Take a note of a node, to be made an info by :meth:`numbered`."""
+        """The same later: take a note of a node, to be made an info by :meth:`numbered`."""
         self._notes.append(noted(node))
 
     def numbered(self) -> dict[int, NodeInfo]:
-        """All infos by the number of their node, those that were noted with their operands'."""
+        """All infos by the number of their node. Those that were reached have their operands and are numbered anew.
+
+        Node numbers count all that a process ever recorded; the new ones count the nodes of one walk, from the last one reached to the
+        first, and are the same in every run. A value of an opened node is from now on what its definition made.
+        """
         known, notes = self._known, self._notes
-        self._notes = []
+        visits = self._visits or [note[0] for note in notes]
+        self._visits, self._notes = [], []
         notes.sort(key=_number)
         for note in notes:
             info = known.get(note[0])
             if info is None:
                 info = known[note[0]] = NodeInfo(note)
             info.operands = tuple([known[o] if o.__class__ is int else o for o in note[-1]])
+        number = 0
+        for order in reversed(visits):
+            info = known[order]
+            if info.op == "item":
+                continue
+            info.order = number = number + 1
+            for operand in info.operands:
+                if operand.op == "item" or operand.parts:
+                    info.operands = tuple([o.made for o in info.operands])
+                    break
             if len(info.operands) == 1:
                 info.call_after(info.operands[0])
         return known
@@ -240,18 +273,17 @@ class BackwardStep:
 
     Attributes:
         node: what is known of the node whose value the cotangent belongs to.
-        operand: the same for the operand that receives the contribution; ``position`` is its place among the operands.
+        position: the place of the operand that receives the contribution, among the node's operands.
         map: the :class:`~tinygrad_rnn.linear_maps.LinearMap` (None if arrays were not kept).
         cotangent: ∂L/∂(the node's value), total; None if arrays were not kept.
         kind: "add", "scale", "matmul" or "route".
         altered: whether an intervention replaced the contribution.
     """
 
-    __slots__ = ("_contribution", "_norms", "_template", "altered", "cotangent", "kind", "map", "node", "operand", "position")
+    __slots__ = ("_contribution", "_norms", "_template", "altered", "cotangent", "kind", "map", "node", "position")
 
     def __init__(self, node: NodeInfo, position: int, linear_map: LinearMap, cotangent: Any, contribution: Any) -> None:
         self.node = node
-        self.operand = node.operands[position]
         self.position = position
         self.map: LinearMap | None = linear_map
         self.kind: Kind = linear_map.kind
@@ -265,7 +297,7 @@ class BackwardStep:
     def of_norms(cls, node: NodeInfo, position: int, kind: Kind, template: str, norms: tuple[float, float]) -> BackwardStep:
         """A step of which only the norms were kept."""
         step: BackwardStep = cls.__new__(cls)
-        step.node, step.operand, step.position = node, node.operands[position], position
+        step.node, step.position = node, position
         step.map = step.cotangent = step._contribution = None
         step.kind, step._template, step._norms, step.altered = kind, template, norms, False
         return step
@@ -283,6 +315,11 @@ class BackwardStep:
         self._contribution = contribution
         self._norms = None
         self.altered = True
+
+    @property
+    def operand(self) -> NodeInfo:
+        """What is known of the operand that receives the contribution."""
+        return self.node.operands[self.position]
 
     @property
     def op(self) -> str:

@@ -488,8 +488,10 @@ def _restored(kind: type[Tensor], value: Any, requires_grad: bool, name: str | N
 
 
 def lift(operand: Any) -> Tensor:
-    """The Tensor that shows an operand of the tape: a node, or an array that was constant."""
-    return _make(operand.value, operand) if isinstance(operand, Node) else _make(operand, None)
+    """The Tensor that shows an operand of the tape: a node, or what was constant."""
+    if isinstance(operand, Node):
+        return _make(operand.value, operand)
+    return _make(operand.value, None, operand.name) if isinstance(operand, Constant) else _make(operand, None)
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -681,7 +683,7 @@ def apply_opaque(primitive: Opaque, operands: tuple[Any, ...], statics: dict[str
         state.touched |= bool(tracked)
         made = [_make(part, None) for part in outputs]
         return tuple(made) if several else made[0]
-    recorded = tuple(t._node if t._node is not None else t._value for t in tensors)
+    recorded = tuple(t._node if t._node is not None else _constant(t) for t in tensors)
     node = Node(primitive, recorded, statics, tuple(outputs) if several else outputs[0])
     node.residual = residual
     if not several:

@@ -134,8 +134,6 @@ class Trace:
         if keep == "arrays":
             self.gradients = {self._infos.of(leaf): _frozen(gradient) for leaf, gradient in found.items() if isinstance(leaf, Leaf)}
         self._root = start[0].order
-        # Node numbers count all that a process ever recorded; from here they count this graph's, the same in every run.
-        self._origin = min((leaf.order for leaf in found), default=self._root) - 1
         del self._carried, self._latest
 
     # -- the walk tells ---------------------------------------------------------------------------------------------------------
@@ -158,7 +156,7 @@ class Trace:
             arriving = known if only is cotangent else quiet_norm(cotangent)
             self._infos.note(node)
         else:
-            info = self._infos.opened(node)
+            info = self._infos.visit(node)
         for position, share in shares:
             operand, linear_map = operands[position], maps[position]
             if norms:
@@ -189,15 +187,16 @@ class Trace:
     @property
     def steps(self) -> list[BackwardStep]:
         """The :class:`~tinygrad_rnn.steps.BackwardStep` of every edge, in the order in which they ran."""
+        known = self._infos.numbered()
         if self._rows:
-            known, rows, self._rows = self._infos.numbered(), self._rows, []
+            rows, self._rows = self._rows, []
             self._steps = [BackwardStep.of_norms(known[order], place, kind, label, (a, b)) for order, place, kind, label, a, b in rows]
         return self._steps
 
     @property
     def root(self) -> NodeInfo:
         """What is known of the node where the pass began."""
-        return self._infos.numbered()[self._root]
+        return self._infos.numbered()[self._root].made
 
     def _land(self) -> None:
         """Sort the landmarks into recurrences and steps."""
@@ -338,8 +337,8 @@ class Trace:
                     "scope": step.scope,
                     "time": step.time,
                     "gate": step.gate,
-                    "from": step.node.order - self._origin,
-                    "to": step.operand.order - self._origin,
+                    "from": step.node.order,
+                    "to": step.operand.order,
                     "from_symbol": step.node.symbol,
                     "to_symbol": step.operand.symbol,
                     "cotangent_norm": plain(step.norms[0]),

@@ -275,9 +275,10 @@ class Backward:
         """Use the joint pullback while nobody looks; otherwise record the definition and walk that."""
         if primitive.joint_pullback is not None and not self.opens:
             values = [operand if operand.__class__ is np.ndarray else operand.value for operand in node.operands]
-            shares = primitive.joint_pullback(cotangent, node.value, node.residual, *values, **(node.statics or {}))
+            needed = tuple([isinstance(operand, Node) and (self.wanted is None or operand in self.useful) for operand in node.operands])
+            shares = primitive.joint_pullback(cotangent, node.value, node.residual, needed, *values, **(node.statics or {}))
             for position, (operand, share) in enumerate(zip(node.operands, shares, strict=True)):
-                if isinstance(operand, Node) and share is not None and (self.wanted is None or operand in self.useful):
+                if needed[position] and share is not None:
                     if np.shape(share) != operand.value.shape:
                         raise GraphError(
                             f"{primitive.name}: its joint pullback gave operand {position} a share of shape {np.shape(share)}; expected "
@@ -320,12 +321,12 @@ def expand(node: Node, lift: Lift) -> list[Any]:
     """Record the definition of an opaque node on its own operands; return the outputs as lifted values."""
     primitive: Any = node.primitive
     operands = [lift(operand) for operand in node.operands]
-    before = state.recording, state.scope, state.sources
-    state.recording, state.scope, state.sources = True, node.scope, True
+    before = state.recording, state.scope, state.reopened, state.sources
+    state.recording, state.scope, state.reopened, state.sources = True, node.scope, node.scope, True
     try:
         outputs = primitive.definition(*operands, **(node.statics or {}))
     finally:
-        state.recording, state.scope, state.sources = before
+        state.recording, state.scope, state.reopened, state.sources = before
     made = list(outputs) if isinstance(outputs, tuple) else [outputs]
     held = node.value if isinstance(node.value, tuple) else (node.value,)
     if len(made) != len(held) or not all(_same(m.value, h, primitive.exact) for m, h in zip(made, held, strict=True)):

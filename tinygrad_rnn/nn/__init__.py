@@ -5,20 +5,8 @@ from .attention import PositionalEncoding, SelfAttention, TransformerBlock, sinu
 from .containers import Checkpoint, Sequential
 from .linear import Embedding, Linear
 from .module import Module, Parameter
-from .recurrent import (
-    GRU,
-    GRU_GATES,
-    LSTM,
-    LSTM_GATES,
-    RNN,
-    RNN_GATES,
-    GRUCell,
-    GRUState,
-    LSTMCell,
-    LSTMState,
-    RNNCell,
-    RNNState,
-)
+from .recurrence import GRU_GATES, LSTM_GATES, RNN_GATES, GRUState, LSTMState, RNNState
+from .recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .regularization import Dropout, LayerNorm
 from .residual import DenseBlock, Highway, Residual
 

@@ -1,33 +1,54 @@
-"""RNN, LSTM and GRU: cells and one-layer layers, composed from primitives.
+"""RNN, LSTM and GRU as modules: cells, which do one step, and layers, which run over a sequence.
 
-Row vectors throughout: x (B, I), h (B, H), W_ih (G·H, I), W_hh (G·H, H), with G blocks of H rows, one per gate in the order of
-:data:`RNN_GATES`, :data:`LSTM_GATES` or :data:`GRU_GATES` (PyTorch's order). The initialisation, the slicing and the labels
-read the order from there.
-
-    RNN   h' = φ(a)                                   a = x W_ihᵀ + h W_hhᵀ + b,  φ = tanh or relu
-    LSTM  c' = f ⊙ c + i ⊙ g,  h' = o ⊙ tanh(c')      i, f, o = σ(a_i), σ(a_f), σ(a_o),  g = tanh(a_g)
-    GRU   h' = (1 − z) ⊙ n + z ⊙ h                    r, z = σ(a_r), σ(a_z)
-          reset="after":   n = tanh(x W_inᵀ + b_n + r ⊙ (h W_hnᵀ + b_hn))       PyTorch, cuDNN, Keras
-          reset="before":  n = tanh(x W_inᵀ + b_n + (r ⊙ h) W_hnᵀ)              Cho et al. 2014
-
-In the GRU z = 1 keeps the past. Lecture notes often write it the other way round, with u = 1 − z, so that u = 0 keeps it.
-There is one bias vector where PyTorch has two: they are only ever added.
+The equations are those of :mod:`tinygrad_rnn.nn.recurrence`. A cell records every operation. A layer runs a kernel
+(:mod:`tinygrad_rnn.nn.kernels`) that carries its definition: a trace, an observer, an intervention, forward mode or ``create_graph``
+opens it, and everything is there.
 
 Arguments that all six classes share:
 
-    init    how each gate's block of W_hh begins: "uniform" (±1/√H), "glorot", "orthogonal", "identity", a spectral radius, or a function
-            of shape and generator; W_ih and the biases are uniform in ±1/√H
-    dtype   of the parameters and of all that is computed; float64 by default
-    rng     a numpy.random.Generator or a seed; the same seed gives the same bytes
+    bias         whether there are biases
+    init         how each gate's block of W_hh begins: "uniform" (±1/√H), "glorot", "he", "orthogonal", "identity", a spectral radius, or
+                 a function of shape and generator; W_ih and the biases are uniform in ±1/√H
+    forget_bias  (LSTM) where the forget gate's bias begins, so that the cell remembers at first; ``init.chrono(T)`` draws it for memories
+                 of up to T steps and gives the input gate its negative; None leaves it as drawn
+    dtype        of the parameters and of all that is computed; float64 by default
+    rng          a numpy.random.Generator or a seed; the same seed gives the same bytes
 
-Each step leaves landmarks on the nodes it records, its states and gates by name and time, which a trace reads.
+Arguments that the three layers share:
+
+    num_layers     L layers, each fed with the outputs of the one below
+    bidirectional  whether each layer also has a second set of weights that reads the sequence from its end (D = 2 directions, else 1);
+                   their outputs are put side by side
+    dropout        the probability that an entry of what one layer hands to the next becomes 0 while training
+    residual       "skip": from the second layer on, a layer's input is added to its output. "dense": a layer is fed with the sequence and
+                   the outputs of all layers below, side by side
+    batch_first    whether x and outputs are (B, T, …) instead of (T, B, …)
+
+How a layer is called: ``outputs, state = layer(x, state=None, lengths=None)``.
+
+    x        (T, B, I), or (T, I) for one sequence
+    state    each part (L·D, B, H), or (L·D, H); zeros if it is None. Within a layer the forward direction comes first
+    lengths  for each sequence of the batch how many of its steps count, 0 to T; the rest is padding. It changes no state and receives
+             no gradient, whatever stands there; the outputs are 0 there, and the final state is each sequence's own last
+    outputs  (T, B, D·H), or (T, D·H): the hidden states of the last layer
+    state    the final one, of the shape of the initial one: hand it to the next call to go on with the sequence, ``state.detach()``
+             to cut the gradient off there (truncated BPTT, in constant memory)
+
+With ``return_gates=True`` a third result is a dict of all states and gates of all steps by name ("hidden", "cell", "forget", …), each
+(L·D, T, B, H), differentiable; the steps are then recorded one by one.
+
+Parameters have PyTorch's names, one set per layer and direction: ``weight_ih_l0``, ``weight_hh_l0``, ``bias_l0``, for the GRU with
+reset="after" ``bias_hn_l0``, then ``weight_ih_l0_reverse``, …, ``weight_ih_l1``, ….
+
+Errors that they share: ShapeError if x, the state or the lengths do not fit, or there are no steps; ArgumentError for a wrong argument.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,148 +57,15 @@ from .. import ops
 from ..errors import ArgumentError, ShapeError
 from ..graph import scope
 from ..graph import state as recording
-from ..tensor import Tensor, as_tensor, landmark, tensor
+from ..tensor import Tensor, apply, as_tensor, landmark, tensor
+from . import recurrence
 from .init import Initializer, generator, initializer
+from .kernels import SEQUENCES
 from .module import Module, Parameter, checked_dtype, checked_size
+from .recurrence import Recurrence, gru, rnn, unroll
+from .regularization import Dropout
 
-
-class Gate(NamedTuple):
-    """A block of the weights: its name, the symbol it has in formulas, and what is applied to its pre-activation."""
-
-    name: str
-    symbol: str
-    activation: Callable[[Any], Any]
-
-
-RNN_GATES = (Gate("hidden", "h", ops.tanh),)
-LSTM_GATES = (
-    Gate("input", "i", ops.sigmoid),
-    Gate("forget", "f", ops.sigmoid),
-    Gate("candidate", "g", ops.tanh),
-    Gate("output", "o", ops.sigmoid),
-)
-GRU_GATES = (Gate("reset", "r", ops.sigmoid), Gate("update", "z", ops.sigmoid), Gate("candidate", "n", ops.tanh))
-
-
-class RNNState(NamedTuple):
-    """What an RNN hands to the next step: ``hidden``, (B, H) for a cell and (1, B, H) for a layer."""
-
-    hidden: Any
-
-    def detach(self) -> RNNState:
-        """The same values, cut off from the graph (truncated BPTT)."""
-        return RNNState(self.hidden.detach())
-
-
-class LSTMState(NamedTuple):
-    """What an LSTM hands to the next step: ``hidden`` and ``cell``, of one shape."""
-
-    hidden: Any
-    cell: Any
-
-    def detach(self) -> LSTMState:
-        """The same values, cut off from the graph (truncated BPTT)."""
-        return LSTMState(self.hidden.detach(), self.cell.detach())
-
-
-class GRUState(NamedTuple):
-    """What a GRU hands to the next step: ``hidden``."""
-
-    hidden: Any
-
-    def detach(self) -> GRUState:
-        """The same values, cut off from the graph (truncated BPTT)."""
-        return GRUState(self.hidden.detach())
-
-
-class Weights(NamedTuple):
-    """The weights as a step uses them: transposed once per call, not once per step."""
-
-    ih: Any
-    hh: Any
-    bias: Any
-    bias_hn: Any = None
-    hn: Any = None  # W_hnᵀ apart from the rest, for the GRU that resets before the product
-
-
-def _open(pre: Any, gates: tuple[Gate, ...], position: int) -> Tensor:
-    """The gate at this position: its block of the pre-activations, through its activation."""
-    gate = gates[position]
-    return landmark(gate.activation(_block(pre, gates, position)), gate.symbol, "gate", gate=gate.name)
-
-
-def _block(pre: Any, gates: tuple[Gate, ...], position: int) -> Tensor:
-    gate = gates[position]
-    size = pre.shape[-1] // len(gates)
-    return landmark(pre[..., position * size : (position + 1) * size], f"a_{gate.symbol}", gate=gate.name)
-
-
-def _affine(x: Any, weights: Weights) -> Tensor:
-    if x.node is None or x.node.scope is recording.scope:  # what the caller computed keeps the caller's name
-        x = landmark(x, "x")
-    fed: Tensor = x @ weights.ih
-    return fed if weights.bias is None else fed + weights.bias
-
-
-def rnn_step(x: Any, past: RNNState, weights: Weights, *, activation: Callable[[Any], Any] = ops.tanh) -> RNNState:
-    """h' = φ(x W_ihᵀ + h W_hhᵀ + b)."""
-    pre = landmark(_affine(x, weights) + past.hidden @ weights.hh, "a")
-    return RNNState(landmark(activation(pre), "h", "hidden"))
-
-
-def lstm_step(x: Any, past: LSTMState, weights: Weights) -> LSTMState:
-    """c' = f ⊙ c + i ⊙ g, h' = o ⊙ tanh(c')."""
-    pre = landmark(_affine(x, weights) + past.hidden @ weights.hh, "a")  # (B, 4H)
-    i, f, g, o = (_open(pre, LSTM_GATES, position) for position in range(4))  # each (B, H)
-    cell = landmark(f * past.cell + i * g, "c", "cell")
-    hidden = landmark(o * landmark(ops.tanh(cell), "tanh(c)"), "h", "hidden")
-    return LSTMState(hidden, cell)
-
-
-def gru_step(x: Any, past: GRUState, weights: Weights, *, reset: str = "after") -> GRUState:
-    """h' = (1 − z) ⊙ n + z ⊙ h, with the reset gate after or before the product with W_hn."""
-    fed = _affine(x, weights)  # (B, 3H)
-    size = fed.shape[-1] // 3
-    fed_n = _block(fed, GRU_GATES, 2)
-    if reset == "after":
-        recurrent = past.hidden @ weights.hh
-        pre = fed + recurrent
-        r, z = _open(pre, GRU_GATES, 0), _open(pre, GRU_GATES, 1)
-        recalled = _block(recurrent, GRU_GATES, 2)
-        recalled = recalled if weights.bias_hn is None else landmark(recalled + weights.bias_hn, "a_hn", gate="candidate")
-        n = ops.tanh(fed_n + r * recalled)
-    else:
-        pre = fed[..., : 2 * size] + past.hidden @ weights.hh
-        r, z = _open(pre, GRU_GATES[:2], 0), _open(pre, GRU_GATES[:2], 1)
-        n = ops.tanh(fed_n + landmark(r * past.hidden, "(r⊙h)") @ weights.hn)
-    n = landmark(n, "n", "gate", gate="candidate")
-    fresh = landmark(1.0 - z, "(1−z)", gate="update")
-    return GRUState(landmark(fresh * n + z * past.hidden, "h", "hidden"))
-
-
-class Recurrence(NamedTuple):
-    """An architecture: its gates, its state, its step, whether it has the extra bias b_hn, and whether it uses W_hn apart."""
-
-    gates: tuple[Gate, ...]
-    state: type[Any]
-    step: Callable[[Any, Any, Weights], Any]
-    has_bias_hn: bool = False
-    apart_hn: bool = False
-
-
-def _rnn(nonlinearity: str) -> Recurrence:
-    if nonlinearity not in ("tanh", "relu"):
-        raise ArgumentError(f"RNN: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-    return Recurrence(RNN_GATES, RNNState, partial(rnn_step, activation=ops.tanh if nonlinearity == "tanh" else ops.relu))
-
-
-_LSTM = Recurrence(LSTM_GATES, LSTMState, lstm_step)
-
-
-def _gru(reset: str) -> Recurrence:
-    if reset not in ("after", "before"):
-        raise ArgumentError(f"GRU: reset must be 'after' (PyTorch, Keras) or 'before' (Cho et al. 2014), got {reset!r}")
-    return Recurrence(GRU_GATES, GRUState, partial(gru_step, reset=reset), has_bias_hn=reset == "after", apart_hn=reset == "before")
+ForgetBias = float | Callable[[int, np.random.Generator], Any] | None
 
 
 class _Recurrent(Module):
@@ -190,31 +78,48 @@ class _Recurrent(Module):
         hidden_size: int,
         *,
         bias: bool,
-        forget_bias: float | None = None,
+        forget_bias: ForgetBias = None,
         dtype: Any,
         rng: np.random.Generator | int | None,
         init: str | float | Initializer,
-        suffix: str = "",
     ) -> None:
         super().__init__()
         self.input_size = checked_size(self, "input_size", input_size)
         self.hidden_size = checked_size(self, "hidden_size", hidden_size)
         self.dtype = checked_dtype(self, dtype)
-        if forget_bias is not None and (not isinstance(forget_bias, (int, float)) or not math.isfinite(forget_bias)):
-            raise ArgumentError(f"{type(self).__name__}: forget_bias must be a finite number or None, got {forget_bias!r}")
+        number = isinstance(forget_bias, (int, float)) and not isinstance(forget_bias, bool) and math.isfinite(forget_bias)
+        if forget_bias is not None and not number and not callable(forget_bias):
+            raise ArgumentError(f"{type(self).__name__}: forget_bias must be a finite number, None or init.chrono(…), got {forget_bias!r}")
         self._recurrence = recurrence
-        self._suffix = suffix
-        weights = _draw(recurrence, self.input_size, self.hidden_size, bias, forget_bias, generator(rng), initializer(init))
-        for name, (symbol, array) in weights.items():
-            setattr(self, name + suffix, None if array is None else Parameter(array.astype(self.dtype), name=symbol))
+        self._random = generator(rng)
+        self._draw_with = (initializer(init), bool(bias), forget_bias)
 
-    def _weights(self) -> Weights:
-        ih, hh, bias, bias_hn = (getattr(self, name + self._suffix) for name in ("weight_ih", "weight_hh", "bias", "bias_hn"))
-        if not self._recurrence.apart_hn:
-            return Weights(ih.T, hh.T, bias, bias_hn)
-        cut = 2 * self.hidden_size
-        first, last = landmark(hh[:cut], "W_h(rz)"), landmark(hh[cut:], "W_hn", gate="candidate")
-        return Weights(ih.T, first.T, bias, bias_hn, landmark(last.T, "W_hnᵀ", gate="candidate"))
+    def _add_weights(self, input_size: int, suffix: str = "", sign: str = "") -> None:
+        """Draw a set of weights: W_ih and the biases uniform in ±1/√H, each gate's block of W_hh by the chosen initialiser."""
+        draw, bias, forget_bias = self._draw_with
+        random, size, kind = self._random, self.hidden_size, self._recurrence
+        rows, bound = len(kind.gates) * size, 1.0 / math.sqrt(size)
+        weight_ih = random.uniform(-bound, bound, (rows, input_size))
+        weight_hh = np.concatenate([draw((size, size), random) for _ in kind.gates])
+        shift = random.uniform(-bound, bound, rows)
+        shift_hn = random.uniform(-bound, bound, size)
+        if forget_bias is not None and bias:
+            names = [gate.name for gate in kind.gates]
+            at_input, at_forget = (slice(k * size, (k + 1) * size) for k in (names.index("input"), names.index("forget")))
+            if callable(forget_bias):
+                shift[at_forget] = forget_bias(size, random)
+                shift[at_input] = -shift[at_forget]
+            else:
+                shift[at_forget] = forget_bias
+        drawn = {"weight_ih": ("W_ih", weight_ih), "weight_hh": ("W_hh", weight_hh), "bias": ("b", shift if bias else None)}
+        drawn["bias_hn"] = ("b_hn", shift_hn if bias and kind.has_bias_hn else None)
+        for name, (symbol, array) in drawn.items():
+            setattr(self, name + suffix, None if array is None else Parameter(array.astype(self.dtype), name=symbol + sign))
+
+    def _weights(self, suffix: str = "") -> list[Any]:
+        """W_ih, W_hh and the biases, if there are any."""
+        parts = (getattr(self, name + suffix) for name in ("weight_ih", "weight_hh", "bias", "bias_hn"))
+        return [part for part in parts if part is not None]
 
     def _prepared(self, x: Any) -> Tensor:
         """The input as a Tensor of this module's dtype."""
@@ -236,36 +141,15 @@ class _Recurrent(Module):
         return checked
 
 
-def _draw(
-    recurrence: Recurrence,
-    input_size: int,
-    hidden_size: int,
-    bias: bool,
-    forget_bias: float | None,
-    random: np.random.Generator,
-    recurrent: Initializer,
-) -> dict[str, tuple[str, Any]]:
-    """Initial values: W_ih and the biases uniform in ±1/√H, each gate's block of W_hh by the chosen initialiser."""
-    gates = recurrence.gates
-    rows = len(gates) * hidden_size
-    bound = 1.0 / np.sqrt(hidden_size)
-    weight_ih = random.uniform(-bound, bound, (rows, input_size))
-    weight_hh = np.concatenate([recurrent((hidden_size, hidden_size), random) for _ in gates])
-    shift = random.uniform(-bound, bound, rows)
-    shift_hn = random.uniform(-bound, bound, hidden_size)
-    if forget_bias is not None:
-        place = [gate.name for gate in gates].index("forget") * hidden_size
-        shift[place : place + hidden_size] = forget_bias
-    return {
-        "weight_ih": ("W_ih", weight_ih),
-        "weight_hh": ("W_hh", weight_hh),
-        "bias": ("b", shift if bias else None),
-        "bias_hn": ("b_hn", shift_hn if bias and recurrence.has_bias_hn else None),
-    }
+# -- cells --------------------------------------------------------------------------------------------------------------------
 
 
 class _Cell(_Recurrent):
     """One step of a recurrence."""
+
+    def __init__(self, recurrence: Recurrence, input_size: int, hidden_size: int, **options: Any) -> None:
+        super().__init__(recurrence, input_size, hidden_size, **options)
+        self._add_weights(self.input_size)
 
     def forward(self, x: Any, state: Any = None) -> Any:
         given = self._prepared(x)
@@ -273,9 +157,9 @@ class _Cell(_Recurrent):
             size = self.input_size
             raise ShapeError(f"{type(self).__name__}: expected x of shape (B, {size}) or ({size},), got {given.shape}")
         past = self._initial(state, (*given.shape[:-1], self.hidden_size))
-        weights = self._weights()
+        weights = self._recurrence.weights(*self._weights())
         with _next_step(past, self):
-            return self._recurrence.step(given, past, weights)
+            return self._recurrence.step(given, past, weights)[0]
 
 
 def _next_step(past: Any, owner: Module) -> scope:
@@ -287,48 +171,6 @@ def _next_step(past: Any, owner: Module) -> scope:
     else:
         time, group = mark.time + 1, mark.group
     return scope(time=time if here is None or here.time is None else None, group=group)
-
-
-class _Layer(_Recurrent):
-    """A recurrence over a whole sequence."""
-
-    def __init__(
-        self, recurrence: Recurrence, input_size: int, hidden_size: int, num_layers: int, *, batch_first: bool, **options: Any
-    ) -> None:
-        if num_layers != 1:
-            raise ArgumentError(
-                f"{type(self).__name__}: expected num_layers=1, got {num_layers!r}. Put one-layer modules behind each other"
-            )
-        super().__init__(recurrence, input_size, hidden_size, suffix="_l0", **options)
-        self.batch_first = batch_first
-
-    def forward(self, x: Any, state: Any = None) -> tuple[Tensor, Any]:
-        given = self._prepared(x)
-        if given.ndim not in (2, 3) or given.shape[-1] != self.input_size:
-            order, size = ("B, T" if self.batch_first else "T, B"), self.input_size
-            raise ShapeError(f"{type(self).__name__}: expected x of shape ({order}, {size}) or (T, {size}), got {given.shape}")
-        turned = given.ndim == 3 and self.batch_first
-        if turned:
-            given = given.swapaxes(0, 1)
-        if given.shape[0] == 0:
-            raise ShapeError(f"{type(self).__name__}: x of shape {given.shape} has no steps; expected at least one")
-        first = self._initial(state, (1, *given.shape[1:-1], self.hidden_size))
-        with scope(time=0, group=recording.scope):
-            first = type(first)(*(landmark(part[0], field[0], field) for field, part in zip(first._fields, first, strict=True)))
-        sequence, last = self._run(given, first)
-        return (sequence.swapaxes(0, 1) if turned else sequence), type(last)(*(ops.expand_dims(part, 0) for part in last))
-
-    def _run(self, x: Tensor, past: Any) -> tuple[Tensor, Any]:
-        weights = self._weights()
-        if weights.bias is not None:
-            weights = weights._replace(bias=ops.broadcast_to(weights.bias, (*x.shape[1:-1], weights.bias.size)))  # once for all steps
-        outputs = []
-        group = recording.scope
-        for t in range(x.shape[0]):
-            with scope(time=t + 1, group=group):
-                past = self._recurrence.step(x[t] if x.requires_grad else as_tensor(x.value[t]), past, weights)
-            outputs.append(past.hidden)
-        return ops.stack(outputs), past
 
 
 class RNNCell(_Cell):
@@ -372,7 +214,7 @@ class RNNCell(_Cell):
         dtype: Any = None,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        super().__init__(_rnn(nonlinearity), input_size, hidden_size, bias=bias, init=init, dtype=dtype, rng=rng)
+        super().__init__(rnn(nonlinearity), input_size, hidden_size, bias=bias, init=init, dtype=dtype, rng=rng)
 
 
 class LSTMCell(_Cell):
@@ -383,8 +225,7 @@ class LSTMCell(_Cell):
     Args:
         input_size, hidden_size: I and H.
         bias: whether there are biases.
-        forget_bias: where the forget gate's bias begins, so that the cell remembers at first; None leaves it as drawn.
-        init, dtype, rng: as for all of them, see :mod:`tinygrad_rnn.nn.recurrent`.
+        forget_bias, init, dtype, rng: as for all of them, see :mod:`tinygrad_rnn.nn.recurrent`.
 
     Shapes:
         x (B, I) or (I,); every part of the state (B, H) or (H,), zeros if it is None.
@@ -411,14 +252,12 @@ class LSTMCell(_Cell):
         hidden_size: int,
         *,
         bias: bool = True,
-        forget_bias: float | None = 1.0,
+        forget_bias: ForgetBias = 1.0,
         init: str | float | Initializer = "uniform",
         dtype: Any = None,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        super().__init__(
-            _LSTM, input_size, hidden_size, bias=bias, init=init, dtype=dtype, rng=rng, forget_bias=forget_bias if bias else None
-        )
+        super().__init__(recurrence.LSTM, input_size, hidden_size, bias=bias, init=init, dtype=dtype, rng=rng, forget_bias=forget_bias)
 
 
 class GRUCell(_Cell):
@@ -463,32 +302,160 @@ class GRUCell(_Cell):
         dtype: Any = None,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        super().__init__(_gru(reset), input_size, hidden_size, bias=bias, init=init, dtype=dtype, rng=rng)
+        super().__init__(gru(reset), input_size, hidden_size, bias=bias, init=init, dtype=dtype, rng=rng)
+
+
+# -- layers -------------------------------------------------------------------------------------------------------------------
+
+
+class _Sweep(NamedTuple):
+    """One way through the sequence: of which layer, in which direction; the suffix of its parameters' names."""
+
+    layer: int
+    reverse: bool
+
+    @property
+    def name(self) -> str:
+        return f"l{self.layer}" + "_reverse" * self.reverse
+
+
+class _Layer(_Recurrent):
+    """A recurrence over a whole sequence, in one or more layers and directions."""
+
+    def __init__(
+        self,
+        recurrence: Recurrence,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        *,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        residual: str | None,
+        **options: Any,
+    ) -> None:
+        super().__init__(recurrence, input_size, hidden_size, **options)
+        self.num_layers = checked_size(self, "num_layers", num_layers)
+        self.bidirectional = bool(bidirectional)
+        self.batch_first = bool(batch_first)
+        if residual not in (None, "skip", "dense"):
+            raise ArgumentError(f"{type(self).__name__}: residual must be 'skip', 'dense' or None, got {residual!r}")
+        self.residual = residual
+        directions = (False, True) if self.bidirectional else (False,)
+        self._sweeps = [_Sweep(layer, reverse) for layer in range(self.num_layers) for reverse in directions]
+        width = self.input_size
+        for sweep in self._sweeps:
+            if sweep.layer > 0 and not sweep.reverse:
+                width = len(directions) * self.hidden_size + (width if residual == "dense" else 0)
+            self._add_weights(width, f"_{sweep.name}", f"_{sweep.name}" if len(self._sweeps) > 1 else "")
+        self.dropout = Dropout(dropout, rng=self._random)
+        if self.dropout.p > 0 and self.num_layers == 1:
+            warnings.warn(f"{type(self).__name__}: dropout acts between layers, and there is only one", UserWarning, stacklevel=3)
+
+    def forward(self, x: Any, state: Any = None, lengths: Any = None, *, return_gates: bool = False) -> Any:
+        given, name = self._prepared(x), type(self).__name__
+        if given.ndim not in (2, 3) or given.shape[-1] != self.input_size:
+            order, size = ("B, T" if self.batch_first else "T, B"), self.input_size
+            raise ShapeError(f"{name}: expected x of shape ({order}, {size}) or (T, {size}), got {given.shape}")
+        single = given.ndim == 2
+        turned = self.batch_first and not single
+        sequence = ops.expand_dims(given, 1) if single else given.swapaxes(0, 1) if turned else given
+        if sequence.shape[0] == 0:
+            raise ShapeError(f"{name}: x of shape {given.shape} has no steps; expected at least one")
+        batch, count = sequence.shape[1], len(self._sweeps)
+        counted = self._checked_lengths(lengths, *sequence.shape[:2])
+        first = self._initial(state, (count, self.hidden_size) if single else (count, batch, self.hidden_size))
+        if single:
+            first = type(first)(*(ops.expand_dims(part, 1) for part in first))
+        outputs, finals, records = self._run(sequence, first, counted, return_gates)
+        last = type(first)(*(_together(parts) for parts in zip(*finals, strict=True)))
+        named = dict(zip(self._recurrence.records, (_together(values) for values in zip(*records, strict=True)), strict=False))
+        if single:
+            outputs, last = outputs[:, 0], type(last)(*(part[:, 0] for part in last))
+            named = {record: values[:, :, 0] for record, values in named.items()}
+        elif turned:
+            outputs = outputs.swapaxes(0, 1)
+            named = {record: values.swapaxes(1, 2) for record, values in named.items()}
+        return (outputs, last, named) if return_gates else (outputs, last)
+
+    def _run(self, fed: Tensor, first: Any, lengths: Any, record: bool) -> tuple[Tensor, list[Any], list[Any]]:
+        """All layers and directions: the outputs of the last layer, and each sweep's final state and records."""
+        finals: list[Any] = []
+        records: list[Any] = []
+        parts, directions = self._recurrence.parts, 1 + self.bidirectional
+        for layer in range(self.num_layers):
+            sides = []
+            for sweep in self._sweeps[layer * directions : (layer + 1) * directions]:
+                with scope(sweep.name, owner=self) if len(self._sweeps) > 1 else nullcontext():
+                    with scope(time=fed.shape[0] + 1 if sweep.reverse else 0, group=recording.scope):
+                        begin = self._recurrence.marked([_part(part, len(finals)) for part in first])
+                    outputs, *rest = self._sweep(sweep, fed, begin, lengths, record)
+                sides.append(outputs)
+                finals.append(rest[:parts])
+                records.append(rest[parts:])
+            outputs = sides[0] if len(sides) == 1 else ops.concatenate(sides, axis=-1)
+            if self.residual == "skip" and layer > 0:
+                outputs = outputs + fed
+            if layer < self.num_layers - 1:
+                handed = self.dropout(outputs) if self.dropout.p else outputs
+                fed = ops.concatenate([fed, handed], axis=-1) if self.residual == "dense" else handed
+        return outputs, finals, records
+
+    def _sweep(self, sweep: _Sweep, sequence: Tensor, first: Any, lengths: Any, record: bool) -> tuple[Any, ...]:
+        """One layer in one direction: outputs, final state and, recorded step by step, all states and gates."""
+        operands = (sequence, *first, *self._weights(f"_{sweep.name}"))
+        statics = {"lengths": lengths, "reverse": sweep.reverse}
+        if record:
+            return unroll(*operands, recurrence=self._recurrence, records=True, **statics)
+        outputs, *final = apply(SEQUENCES[self._recurrence.name], operands, statics)
+        return landmark(outputs, "outputs"), *final
+
+    def _checked_lengths(self, lengths: Any, steps: int, batch: int) -> Any:
+        """The lengths as integers, one per sequence; None if all are whole.
+
+        Raises:
+            ShapeError, ArgumentError: if there is not one whole number from 0 to T per sequence.
+        """
+        if lengths is None:
+            return None
+        given = np.array(getattr(lengths, "value", lengths))
+        if given.shape != (batch,):
+            raise ShapeError(f"{type(self).__name__}: lengths has shape {given.shape}; expected ({batch},), one per sequence")
+        if batch and (given.dtype.kind not in "iu" or given.min() < 0 or given.max() > steps):
+            raise ArgumentError(f"{type(self).__name__}: lengths must be whole numbers from 0 to {steps}, got {given.tolist()}")
+        return given.astype(np.intp)
+
+
+def _part(state: Tensor, place: int) -> Tensor:
+    """One layer's and direction's part of a state."""
+    return state[place] if state.requires_grad else as_tensor(state.value[place])
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """The parts of all layers and directions along a new first axis."""
+    joined: Tensor = ops.expand_dims(parts[0], 0) if len(parts) == 1 else ops.stack(parts)
+    return joined
 
 
 class RNN(_Layer):
-    """An RNN over a sequence: ``outputs, state = layer(x, state)``.
+    """An RNN over a sequence, in one or more layers: ``outputs, state = layer(x, state, lengths)``.
 
-    The equations and the other arguments are those of :class:`RNNCell`.
+    The equations are those of :class:`RNNCell`; the arguments, shapes, parameters and errors that the three layers share are
+    described in :mod:`tinygrad_rnn.nn.recurrent`.
 
     Args:
-        num_layers: 1.
-        batch_first: whether x and outputs are (B, T, …) instead of (T, B, …).
-
-    Shapes:
-        x (T, B, I), or (T, I) for one sequence; outputs (T, B, H), or (T, H): the hidden state of every step.
-        Every part of the state, given and returned: (1, B, H), or (1, H); zeros if it is None.
-        Parameters as those of the cell, with the suffix ``_l0``.
-
-    Raises:
-        ShapeError: if x or the state does not fit, or there are no steps.
+        input_size, hidden_size, num_layers: I, H and L.
+        bias, batch_first, dropout, bidirectional, residual, init, dtype, rng: shared by the three.
+        nonlinearity: "tanh" or "relu".
 
     Example:
         >>> import numpy as np
         >>> from tinygrad_rnn import nn
-        >>> outputs, state = nn.RNN(3, 4, rng=0)(np.ones((5, 2, 3)))
+        >>> layer = nn.RNN(3, 4, num_layers=2, bidirectional=True, rng=0)
+        >>> outputs, state = layer(np.ones((5, 2, 3)), lengths=[5, 2])
         >>> outputs.shape, state.hidden.shape
-        ((5, 2, 4), (1, 2, 4))
+        ((5, 2, 8), (4, 2, 4))
     """
 
     def __init__(
@@ -499,39 +466,48 @@ class RNN(_Layer):
         *,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        residual: str | None = None,
         nonlinearity: str = "tanh",
         init: str | float | Initializer = "uniform",
         dtype: Any = None,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         super().__init__(
-            _rnn(nonlinearity), input_size, hidden_size, num_layers, batch_first=batch_first, bias=bias, init=init, dtype=dtype, rng=rng
+            rnn(nonlinearity),
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            residual=residual,
+            init=init,
+            dtype=dtype,
+            rng=rng,
         )
 
 
 class LSTM(_Layer):
-    """An LSTM over a sequence: ``outputs, state = layer(x, state)``.
+    """An LSTM over a sequence, in one or more layers: ``outputs, state = layer(x, state, lengths)``.
 
-    The equations and the other arguments are those of :class:`LSTMCell`.
+    The equations are those of :class:`LSTMCell`; the arguments, shapes, parameters and errors that the three layers share are
+    described in :mod:`tinygrad_rnn.nn.recurrent`.
 
     Args:
-        num_layers: 1.
-        batch_first: whether x and outputs are (B, T, …) instead of (T, B, …).
-
-    Shapes:
-        x (T, B, I), or (T, I) for one sequence; outputs (T, B, H), or (T, H): the hidden state of every step.
-        Every part of the state, given and returned: (1, B, H), or (1, H); zeros if it is None.
-        Parameters as those of the cell, with the suffix ``_l0``.
-
-    Raises:
-        ShapeError: if x or the state does not fit, or there are no steps.
+        input_size, hidden_size, num_layers: I, H and L.
+        bias, batch_first, dropout, bidirectional, residual, init, dtype, rng: shared by the three.
+        forget_bias: where the forget gate's bias begins: a number, ``init.chrono(T)``, or None to leave it as drawn.
 
     Example:
         >>> import numpy as np
         >>> from tinygrad_rnn import nn
-        >>> outputs, state = nn.LSTM(3, 4, rng=0)(np.ones((5, 2, 3)))
+        >>> layer = nn.LSTM(3, 4, num_layers=2, bidirectional=True, rng=0)
+        >>> outputs, state = layer(np.ones((5, 2, 3)), lengths=[5, 2])
         >>> outputs.shape, state.hidden.shape
-        ((5, 2, 4), (1, 2, 4))
+        ((5, 2, 8), (4, 2, 4))
     """
 
     def __init__(
@@ -542,48 +518,49 @@ class LSTM(_Layer):
         *,
         bias: bool = True,
         batch_first: bool = False,
-        forget_bias: float | None = 1.0,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        residual: str | None = None,
+        forget_bias: ForgetBias = 1.0,
         init: str | float | Initializer = "uniform",
         dtype: Any = None,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         super().__init__(
-            _LSTM,
+            recurrence.LSTM,
             input_size,
             hidden_size,
             num_layers,
-            batch_first=batch_first,
             bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            residual=residual,
             init=init,
             dtype=dtype,
             rng=rng,
-            forget_bias=forget_bias if bias else None,
+            forget_bias=forget_bias,
         )
 
 
 class GRU(_Layer):
-    """A GRU over a sequence: ``outputs, state = layer(x, state)``.
+    """A GRU over a sequence, in one or more layers: ``outputs, state = layer(x, state, lengths)``.
 
-    The equations and the other arguments are those of :class:`GRUCell`.
+    The equations are those of :class:`GRUCell`; the arguments, shapes, parameters and errors that the three layers share are
+    described in :mod:`tinygrad_rnn.nn.recurrent`.
 
     Args:
-        num_layers: 1.
-        batch_first: whether x and outputs are (B, T, …) instead of (T, B, …).
-
-    Shapes:
-        x (T, B, I), or (T, I) for one sequence; outputs (T, B, H), or (T, H): the hidden state of every step.
-        Every part of the state, given and returned: (1, B, H), or (1, H); zeros if it is None.
-        Parameters as those of the cell, with the suffix ``_l0``.
-
-    Raises:
-        ShapeError: if x or the state does not fit, or there are no steps.
+        input_size, hidden_size, num_layers: I, H and L.
+        bias, batch_first, dropout, bidirectional, residual, init, dtype, rng: shared by the three.
+        reset: where the reset gate acts, "after" or "before" the product with W_hn.
 
     Example:
         >>> import numpy as np
         >>> from tinygrad_rnn import nn
-        >>> outputs, state = nn.GRU(3, 4, rng=0)(np.ones((5, 2, 3)))
+        >>> layer = nn.GRU(3, 4, num_layers=2, bidirectional=True, rng=0)
+        >>> outputs, state = layer(np.ones((5, 2, 3)), lengths=[5, 2])
         >>> outputs.shape, state.hidden.shape
-        ((5, 2, 4), (1, 2, 4))
+        ((5, 2, 8), (4, 2, 4))
     """
 
     def __init__(
@@ -594,11 +571,25 @@ class GRU(_Layer):
         *,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        residual: str | None = None,
         reset: str = "after",
         init: str | float | Initializer = "uniform",
         dtype: Any = None,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         super().__init__(
-            _gru(reset), input_size, hidden_size, num_layers, batch_first=batch_first, bias=bias, init=init, dtype=dtype, rng=rng
+            gru(reset),
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            residual=residual,
+            init=init,
+            dtype=dtype,
+            rng=rng,
         )

@@ -1,0 +1,540 @@
+"""Whole sequences at once, in plain NumPy: the opaque kernels that the layers run while nobody looks.
+
+Each kernel is an :class:`~tinygrad_rnn.primitive.Opaque` whose definition is :func:`~tinygrad_rnn.nn.recurrence.unroll`, the same
+steps composed from primitives. What makes a kernel quick:
+
+* one matrix product feeds the inputs of all steps, with a column of ones for the bias; one product per step is left for the state;
+* the gates of a step lie side by side in one buffer, in an order that lets neighbours share an operation, and are computed in place;
+* σ(a) = ½(1 + tanh(a/2)): with halved weights one tanh serves all gates;
+* the backward pass computes the local derivatives of a stretch of steps at once, so that per step one product with them, one matrix
+  product and a few sums remain; the gradients of the weights are one matrix product each per stretch.
+
+A stretch is as many steps as fit a cache, so the backward pass needs little memory of its own.
+
+Sequences of different lengths are sorted, longest first: then the rows that are still active at a step are the first ones, and the
+rest is left alone. A reversed sequence is turned round first, so every kernel only ever goes forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..primitive import Opaque
+from . import recurrence as definitions
+from .recurrence import Recurrence, unroll
+
+STRETCH = 400_000
+"""About how many bytes of local derivatives the backward pass computes at once."""
+
+Array = Any
+
+
+class _Run:
+    """One call of a kernel; it stays until the backward pass, which finds its buffers again.
+
+    Sequences are in the order in which the kernel computes them: reversed if that was asked for, and sorted by length. Buffers are laid
+    out (T, B, blocks of H).
+
+    Attributes:
+        fed: the input, padding made 0, with a column of ones if there is a bias.
+        hidden: every hidden state, the initial one first, (T + 1, B, H).
+        counts: how many rows are active at each step; None if always all.
+    """
+
+    recurrence: ClassVar[Recurrence]
+    turned: ClassVar[bool] = False
+    """Whether the kernel keeps the gates of W_ih with the last one first."""
+
+    def __init__(self, x: Array, *operands: Array, lengths: Array | None, reverse: bool) -> None:
+        parts = self.recurrence.parts
+        self.ih, self.hh, *biases = operands[parts:]
+        self.biased, self.bias_hn = bool(biases), biases[1] if len(biases) > 1 else None
+        self.reverse = reverse
+        self.steps, self.batch, self.inputs = x.shape
+        self.size = self.hh.shape[1]
+        self.dtype = x.dtype
+        self.order: Array | None = None
+        self.active: Array | None = None  # (T, B, 1)
+        self.counts: list[int] | None = None
+        if lengths is not None and (lengths < self.steps).any():
+            if (np.diff(lengths) > 0).any():
+                self.order = np.argsort(-lengths, kind="stable")
+                lengths = lengths[self.order]
+            active = np.arange(self.steps)[:, None] < lengths
+            self.active = (active[::-1] if reverse else active)[..., None]
+            self.counts = self.active.sum((1, 2)).tolist()
+        self.start = [self._sorted(part) for part in operands[:parts]]
+        self.hidden = self._buffer(self.steps + 1)
+        self.hidden[0] = self.start[0]
+        self.fed = np.empty((self.steps, self.batch, self.inputs + self.biased), self.dtype)
+        self.fed[..., : self.inputs] = self._arranged(x)
+        self.fed[..., self.inputs :] = 1.0
+        if self.active is not None:
+            np.copyto(self.fed, 0.0, where=~self.active)
+        self.fed_by = self._ordered(np.concatenate([self.ih, biases[0][:, None]], axis=1) if biases else self.ih)
+
+    def _buffer(self, steps: int, blocks: int = 1) -> Array:
+        return np.empty((steps, self.batch, blocks * self.size), self.dtype)
+
+    # -- orders ---------------------------------------------------------------------------------------------------------------
+
+    def _sorted(self, state: Array) -> Array:
+        return state if self.order is None else state[self.order]
+
+    def _unsorted(self, state: Array) -> Array:
+        return state if self.order is None else state[np.argsort(self.order)]
+
+    def _arranged(self, sequence: Array) -> Array:
+        sequence = sequence if self.order is None else sequence[:, self.order]
+        return sequence[::-1] if self.reverse else sequence
+
+    def _rearranged(self, sequence: Array) -> Array:
+        sequence = sequence[::-1] if self.reverse else sequence
+        return sequence if self.order is None else sequence[:, np.argsort(self.order)]
+
+    def _ordered(self, weights: Array) -> Array:
+        """The blocks of the gates in the kernel's order."""
+        return np.roll(weights, self.size, axis=0) if self.turned else weights
+
+    def _natural(self, weights: Array) -> Array:
+        """The blocks of the gates in the order of the parameters."""
+        return np.roll(weights, -self.size, axis=0) if self.turned else weights
+
+    # -- steps ----------------------------------------------------------------------------------------------------------------
+
+    def _each(self, buffer: Array, first: int = 0) -> list[Array]:
+        """The active rows of every step; ``buffer[0]`` belongs to step ``first``."""
+        if self.counts is None:
+            return list(buffer)
+        return [rows[:count] for rows, count in zip(buffer, self.counts[first:], strict=False)]
+
+    def _same(self, array: Array) -> list[Array]:
+        """The rows of one array that are active, for every step."""
+        return [array] * self.steps if self.counts is None else [array[:count] for count in self.counts]
+
+    def _hold(self, states: Array, step: int) -> None:
+        """The rows that are not active at a step keep their state; ``states`` is (T + 1, B, H)."""
+        if self.counts is not None and self.counts[step] < self.batch:
+            states[step + 1, self.counts[step] :] = states[step, self.counts[step] :]
+
+    def _stretches(self, blocks: int) -> Iterator[tuple[int, int]]:
+        """Stretches of steps, the last one first, whose local derivatives take about ``STRETCH`` bytes."""
+        length = max(1, STRETCH // max(1, self.batch * self.size * blocks * self.dtype.itemsize))
+        for end in range(self.steps, 0, -length):
+            yield max(0, end - length), end
+
+    def _clear(self, local: Array, first: int) -> None:
+        """Padding has no local derivatives; ``local[0]`` belongs to step ``first``."""
+        if self.active is not None:
+            np.copyto(local, 0.0, where=~self.active[first : first + len(local)])
+
+    # -- the two passes -------------------------------------------------------------------------------------------------------
+
+    def forward(self) -> tuple[Array, ...]:
+        """The outputs (T, B, H) and the parts of the final state."""
+        final = self._forward()
+        outputs = self.hidden[1:]
+        if self.active is not None:
+            outputs = np.where(self.active, outputs, self.dtype.type(0))
+        return (self._rearranged(outputs), *(self._unsorted(part) for part in final))
+
+    def backward(self, cotangent: Sequence[Array | None], needed: Sequence[bool]) -> tuple[Array | None, ...]:
+        """The cotangents of the operands from those of the outputs and of the final state; None for those that are not needed."""
+        arriving, *on_state = cotangent
+        flowing = [
+            np.zeros(part.shape, self.dtype) if given is None else np.array(self._sorted(given))
+            for given, part in zip(on_state, self.start, strict=True)
+        ]
+        shares = _Shares(self, for_x=needed[0], for_weights=any(needed[1 + len(flowing) :]))
+        outputs = None if arriving is None else self._each(self._arranged(arriving))
+        self._backward(outputs, shares, *flowing)
+        on_x = None if shares.on_x is None else self._rearranged(shares.on_x)
+        return (on_x, *(self._unsorted(part) for part in flowing), *shares.of_weights()[: len(needed) - 1 - len(flowing)])
+
+    def _feed(self, weights: Array, into: Array) -> None:
+        """One product for the inputs of all steps, into the first columns of a buffer."""
+        rows = self.steps * self.batch
+        np.matmul(self.fed.reshape(rows, -1), weights.T, out=into.reshape(rows, -1)[:, : len(weights)])
+
+    def _forward(self) -> tuple[Array, ...]:
+        """Fill the buffers step by step; return the parts of the final state."""
+        raise NotImplementedError
+
+    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
+        """Turn the cotangents of the final state, in place, into those of the initial one, and add up the shares on the way."""
+        raise NotImplementedError
+
+
+class _Shares:
+    """The gradients of input and weights, added up stretch by stretch from the cotangents of the pre-activations."""
+
+    def __init__(self, run: _Run, *, for_x: bool, for_weights: bool) -> None:
+        self.run = run
+        self.on_x = np.empty((run.steps, run.batch, run.inputs), run.dtype) if for_x else None
+        self.for_weights = for_weights
+        self.on_fed_by = np.zeros(run.fed_by.shape, run.dtype)
+        self.on_hh = np.zeros(run.hh.shape, run.dtype)
+        self.on_bias_hn = np.zeros(run.size, run.dtype)
+
+    def of_input(self, first: int, last: int, pre: Array) -> None:
+        """``pre`` is the cotangent of x W_ihᵀ + b in a stretch, (steps, B, G·H)."""
+        run = self.run
+        flat = pre.reshape(-1, pre.shape[-1])
+        if self.on_x is not None:
+            np.matmul(flat, run.fed_by[:, : run.inputs], out=self.on_x[first:last].reshape(len(flat), -1))
+        if self.for_weights:
+            self.on_fed_by += flat.T @ run.fed[first:last].reshape(len(flat), -1)
+
+    def of_state(self, past: Array, pre: Array, gates: slice = slice(None)) -> None:
+        """``pre`` is the cotangent of ``past`` W_hhᵀ in a stretch, for some rows of W_hh."""
+        if self.for_weights:
+            self.on_hh[gates] += pre.reshape(-1, pre.shape[-1]).T @ past.reshape(-1, past.shape[-1])
+
+    def of_weights(self) -> tuple[Array | None, ...]:
+        """Those of W_ih, W_hh, b and b_hn."""
+        if not self.for_weights:
+            return (None,) * 4
+        on_fed_by = self.run._natural(self.on_fed_by)
+        inputs = self.run.inputs
+        return on_fed_by[:, :inputs], self.on_hh, on_fed_by[:, -1], self.on_bias_hn
+
+
+class _RNN(_Run):
+    """h' = φ(a)."""
+
+    def _forward(self) -> tuple[Array, ...]:
+        hidden = self.hidden
+        self._feed(self.fed_by, hidden[1:])
+        weights = np.ascontiguousarray(self.hh.T)
+        pasts, news, products = self._each(hidden), self._each(hidden[1:]), self._same(np.empty_like(hidden[0]))
+        for t, (past, new, product) in enumerate(zip(pasts, news, products, strict=False)):
+            np.matmul(past, weights, out=product)
+            np.add(new, product, out=new)
+            self._activate(new)
+            self._hold(hidden, t)
+        return (hidden[-1],)
+
+    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
+        flows = self._same(flowing[0])
+        for first, last in self._stretches(1):
+            local = self._derivative(self.hidden[first + 1 : last + 1])
+            self._clear(local, first)
+            each = self._each(local, first)
+            for t in range(last - 1, first - 1, -1):
+                flow, pre = flows[t], each[t - first]
+                if outputs is not None:
+                    np.add(flow, outputs[t], out=flow)
+                np.multiply(pre, flow, out=pre)
+                np.matmul(pre, self.hh, out=flow)
+            shares.of_input(first, last, local)
+            shares.of_state(self.hidden[first:last], local)
+
+    def _activate(self, pre: Array) -> None:
+        """φ, in place."""
+        raise NotImplementedError
+
+    def _derivative(self, new: Array) -> Array:
+        """φ′ from the value of φ."""
+        raise NotImplementedError
+
+
+class _Tanh(_RNN):
+    recurrence = definitions.RNN_TANH
+
+    def _activate(self, pre: Array) -> None:
+        np.tanh(pre, out=pre)
+
+    def _derivative(self, new: Array) -> Array:
+        square = new * new
+        return np.subtract(1.0, square, out=square)
+
+
+class _Relu(_RNN):
+    recurrence = definitions.RNN_RELU
+
+    def _activate(self, pre: Array) -> None:
+        np.maximum(pre, 0.0, out=pre)
+
+    def _derivative(self, new: Array) -> Array:
+        return (new > 0).astype(new.dtype)
+
+
+class _LSTM(_Run):
+    """c' = f ⊙ c + i ⊙ g, h' = o ⊙ tanh(c').
+
+    A step's buffer holds o, i, f, g and the cell state before it: o, i and f are one σ, and [i, f] ⊙ [g, c] is one product.
+    """
+
+    recurrence = definitions.LSTM
+    turned = True
+
+    def _forward(self) -> tuple[Array, ...]:
+        size, hidden = self.size, self.hidden
+        self.gates = gates = self._buffer(self.steps + 1, 5)
+        cells = gates[..., 4 * size :]
+        cells[0] = self.start[1]
+        halves = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], self.dtype), size)[:, None]
+        self._feed(self.fed_by * halves, gates[:-1])
+        weights = np.ascontiguousarray((self._ordered(self.hh) * halves).T)
+        half = self.dtype.type(0.5)
+        product, terms = np.empty((self.batch, 4 * size), self.dtype), np.empty((self.batch, 2 * size), self.dtype)
+        steps = zip(
+            range(self.steps),
+            self._each(hidden), self._each(hidden[1:]), self._each(cells[1:]), self._same(product), self._same(terms),
+            self._same(terms[:, :size]), self._same(terms[:, size:]), self._same(product[:, :size]),
+            self._each(gates[..., : 4 * size]), self._each(gates[..., : 3 * size]), self._each(gates[..., :size]),
+            self._each(gates[..., size : 3 * size]), self._each(gates[..., 3 * size :]),
+            strict=False,
+        )  # fmt: skip
+        for t, past, new, cell, product, terms, written, kept, shown, pre, sigmas, o, i_f, g_c in steps:
+            np.matmul(past, weights, out=product)
+            np.add(pre, product, out=pre)
+            np.tanh(pre, out=pre)
+            np.multiply(sigmas, half, out=sigmas)
+            np.add(sigmas, half, out=sigmas)
+            np.multiply(i_f, g_c, out=terms)
+            np.add(written, kept, out=cell)
+            np.tanh(cell, out=shown)
+            np.multiply(o, shown, out=new)
+            self._hold(hidden, t)
+            self._hold(cells, t)
+        return hidden[-1], cells[-1]
+
+    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
+        size, gates = self.size, self.gates
+        weights = self._ordered(self.hh)
+        on_hidden, on_cell, products = (self._same(array) for array in (*flowing, np.empty_like(flowing[0])))
+        on_cell_thrice = self._same(flowing[1][:, None])
+        forgets = self._each(gates[..., 2 * size : 3 * size])
+        for first, last in self._stretches(5):
+            local, through = self._derivatives(first, last)
+            blocks = local.reshape(last - first, self.batch, 4, size)
+            each, of_o, of_ifg = self._each(local, first), self._each(blocks[:, :, 0], first), self._each(blocks[:, :, 1:], first)
+            tanhs = self._each(through, first)
+            for t in range(last - 1, first - 1, -1):
+                on_h, on_c, product, j = on_hidden[t], on_cell[t], products[t], t - first
+                if outputs is not None:
+                    np.add(on_h, outputs[t], out=on_h)
+                np.multiply(on_h, tanhs[j], out=product)
+                np.add(on_c, product, out=on_c)
+                np.multiply(of_o[j], on_h, out=of_o[j])
+                np.multiply(of_ifg[j], on_cell_thrice[t], out=of_ifg[j])
+                np.multiply(on_c, forgets[t], out=on_c)
+                np.matmul(each[j], weights, out=on_h)
+            shares.of_input(first, last, local)
+            shares.of_state(self.hidden[first:last], local)
+        shares.on_hh = self._natural(shares.on_hh)
+
+    def _derivatives(self, first: int, last: int) -> tuple[Array, Array]:
+        """∂h'/∂a_o and ∂c'/∂a_i, ∂c'/∂a_f, ∂c'/∂a_g side by side, and ∂h'/∂c'."""
+        size, gates = self.size, self.gates[first:last]
+        o, i, g = (gates[..., k * size : (k + 1) * size] for k in (0, 1, 3))
+        local = np.empty((last - first, self.batch, 4 * size), self.dtype)
+        sigmas, of_o, of_g = local[..., : 3 * size], local[..., :size], local[..., 3 * size :]
+        through = np.tanh(self.gates[first + 1 : last + 1, :, 4 * size :])
+        np.subtract(1.0, gates[..., : 3 * size], out=sigmas)
+        sigmas *= gates[..., : 3 * size]
+        of_o *= through
+        local[..., size : 3 * size] *= gates[..., 3 * size :]
+        np.multiply(g, g, out=of_g)
+        np.subtract(1.0, of_g, out=of_g)
+        of_g *= i
+        through *= through
+        np.subtract(1.0, through, out=through)
+        through *= o
+        self._clear(local, first)
+        return local, through
+
+
+class _GRUAfter(_Run):
+    """h' = (1 − z) ⊙ n + z ⊙ h, n = tanh(a_n + r ⊙ q) with q = h W_hnᵀ + b_hn.
+
+    A step's buffer holds n, r, z and q: the input feeds the first three, the state the last three.
+    """
+
+    recurrence = definitions.GRU_AFTER
+    turned = True
+
+    def _forward(self) -> tuple[Array, ...]:
+        size, hidden = self.size, self.hidden
+        self.gates = gates = self._buffer(self.steps, 4)
+        halves = np.repeat(np.array([1.0, 0.5, 0.5, 1.0], self.dtype), size)[:, None]
+        self._feed(self.fed_by * halves[: 3 * size], gates)
+        weights = np.ascontiguousarray((self.hh * halves[size:]).T)
+        bias = self.dtype.type(0) if self.bias_hn is None else self.bias_hn
+        half = self.dtype.type(0.5)
+        product, terms = np.empty((self.batch, 3 * size), self.dtype), np.empty((self.batch, size), self.dtype)
+        steps = zip(
+            range(self.steps),
+            self._each(hidden), self._each(hidden[1:]), self._same(product), self._same(product[:, : 2 * size]),
+            self._same(product[:, 2 * size :]), self._same(terms), self._each(gates[..., size : 3 * size]),
+            *(self._each(gates[..., k * size : (k + 1) * size]) for k in range(4)),
+            strict=False,
+        )  # fmt: skip
+        for t, past, new, product, on_gates, on_q, terms, sigmas, n, r, z, q in steps:
+            np.matmul(past, weights, out=product)
+            np.add(on_q, bias, out=q)
+            np.add(sigmas, on_gates, out=sigmas)
+            np.tanh(sigmas, out=sigmas)
+            np.multiply(sigmas, half, out=sigmas)
+            np.add(sigmas, half, out=sigmas)
+            np.multiply(r, q, out=terms)
+            np.add(n, terms, out=n)
+            np.tanh(n, out=n)
+            _mix(n, z, past, terms, new)
+            self._hold(hidden, t)
+        return (hidden[-1],)
+
+    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
+        size = self.size
+        flows, flows_four_times, products = (self._same(array) for array in (flowing[0], flowing[0][:, None], np.empty_like(flowing[0])))
+        updates = self._each(self.gates[..., 2 * size : 3 * size])
+        for first, last in self._stretches(5):
+            local = self._derivatives(first, last)
+            blocks = self._each(local.reshape(last - first, self.batch, 4, size), first)
+            recurrent = self._each(local[..., size:], first)
+            for t in range(last - 1, first - 1, -1):
+                flow, product, j = flows[t], products[t], t - first
+                if outputs is not None:
+                    np.add(flow, outputs[t], out=flow)
+                np.multiply(blocks[j], flows_four_times[t], out=blocks[j])
+                np.multiply(flow, updates[t], out=flow)
+                np.matmul(recurrent[j], self.hh, out=product)
+                np.add(flow, product, out=flow)
+            shares.of_input(first, last, local[..., : 3 * size])
+            shares.of_state(self.hidden[first:last], local[..., size:])
+            shares.on_bias_hn += local[..., 3 * size :].sum((0, 1))
+
+    def _derivatives(self, first: int, last: int) -> Array:
+        """∂h'/∂a_n, ∂h'/∂a_r, ∂h'/∂a_z and ∂h'/∂q, side by side."""
+        size, gates = self.size, self.gates[first:last]
+        n, r, q = (gates[..., k * size : (k + 1) * size] for k in (0, 1, 3))
+        local = np.empty((last - first, self.batch, 4 * size), self.dtype)
+        of_n, of_r, of_z, of_q = (local[..., k * size : (k + 1) * size] for k in range(4))
+        sigmas = gates[..., size : 3 * size]
+        np.subtract(1.0, sigmas, out=local[..., size : 3 * size])
+        np.multiply(n, n, out=of_n)
+        np.subtract(1.0, of_n, out=of_n)
+        of_n *= of_z  # (1 − z)(1 − n²)
+        local[..., size : 3 * size] *= sigmas
+        np.subtract(self.hidden[first:last], n, out=of_q)
+        of_z *= of_q  # (h − n) z (1 − z)
+        of_r *= of_n
+        of_r *= q
+        np.multiply(of_n, r, out=of_q)
+        self._clear(local, first)
+        return local
+
+
+class _GRUBefore(_Run):
+    """h' = (1 − z) ⊙ n + z ⊙ h, n = tanh(a_n + m W_hnᵀ) with m = r ⊙ h; a step's buffer holds r, z, n and m."""
+
+    recurrence = definitions.GRU_BEFORE
+
+    def _forward(self) -> tuple[Array, ...]:
+        size, hidden = self.size, self.hidden
+        self.gates = gates = self._buffer(self.steps, 4)
+        halves = np.repeat(np.array([0.5, 0.5, 1.0], self.dtype), size)[:, None]
+        self._feed(self.fed_by * halves, gates)
+        first_two = np.ascontiguousarray((self.hh[: 2 * size] * halves[: 2 * size]).T)
+        last_one = np.ascontiguousarray(self.hh[2 * size :].T)
+        half = self.dtype.type(0.5)
+        product, terms = np.empty((self.batch, 2 * size), self.dtype), np.empty((self.batch, size), self.dtype)
+        steps = zip(
+            range(self.steps),
+            self._each(hidden), self._each(hidden[1:]), self._same(product), self._same(terms), self._each(gates[..., : 2 * size]),
+            *(self._each(gates[..., k * size : (k + 1) * size]) for k in range(4)),
+            strict=False,
+        )  # fmt: skip
+        for t, past, new, product, terms, sigmas, r, z, n, m in steps:
+            np.matmul(past, first_two, out=product)
+            np.add(sigmas, product, out=sigmas)
+            np.tanh(sigmas, out=sigmas)
+            np.multiply(sigmas, half, out=sigmas)
+            np.add(sigmas, half, out=sigmas)
+            np.multiply(r, past, out=m)
+            np.matmul(m, last_one, out=terms)
+            np.add(n, terms, out=n)
+            np.tanh(n, out=n)
+            _mix(n, z, past, terms, new)
+            self._hold(hidden, t)
+        return (hidden[-1],)
+
+    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
+        size = self.size
+        first_two, last_one = self.hh[: 2 * size], self.hh[2 * size :]
+        flows, flows_twice, products = (self._same(array) for array in (flowing[0], flowing[0][:, None], np.empty_like(flowing[0])))
+        resets, updates = self._each(self.gates[..., :size]), self._each(self.gates[..., size : 2 * size])
+        for first, last in self._stretches(5):
+            local = self._derivatives(first, last)
+            z_and_n = self._each(local[..., size:].reshape(last - first, self.batch, 2, size), first)
+            of_r, of_n = self._each(local[..., :size], first), self._each(local[..., 2 * size :], first)
+            r_and_z = self._each(local[..., : 2 * size], first)
+            for t in range(last - 1, first - 1, -1):
+                flow, product, j = flows[t], products[t], t - first
+                if outputs is not None:
+                    np.add(flow, outputs[t], out=flow)
+                np.multiply(z_and_n[j], flows_twice[t], out=z_and_n[j])
+                np.multiply(flow, updates[t], out=flow)
+                np.matmul(of_n[j], last_one, out=product)
+                np.multiply(of_r[j], product, out=of_r[j])
+                np.multiply(product, resets[t], out=product)
+                np.add(flow, product, out=flow)
+                np.matmul(r_and_z[j], first_two, out=product)
+                np.add(flow, product, out=flow)
+            shares.of_input(first, last, local)
+            shares.of_state(self.hidden[first:last], local[..., : 2 * size], slice(2 * size))
+            shares.of_state(self.gates[first:last, :, 3 * size :], local[..., 2 * size :], slice(2 * size, None))
+
+    def _derivatives(self, first: int, last: int) -> Array:
+        """∂m/∂a_r, ∂h'/∂a_z and ∂h'/∂a_n, side by side."""
+        size, gates, past = self.size, self.gates[first:last], self.hidden[first:last]
+        n = gates[..., 2 * size : 3 * size]
+        local = np.empty((last - first, self.batch, 3 * size), self.dtype)
+        of_r, of_z, of_n = (local[..., k * size : (k + 1) * size] for k in range(3))
+        sigmas = gates[..., : 2 * size]
+        np.subtract(1.0, sigmas, out=local[..., : 2 * size])
+        np.multiply(n, n, out=of_n)
+        np.subtract(1.0, of_n, out=of_n)
+        of_n *= of_z
+        local[..., : 2 * size] *= sigmas
+        of_r *= past
+        of_z *= past - n
+        self._clear(local, first)
+        return local
+
+
+def _mix(n: Array, z: Array, past: Array, terms: Array, into: Array) -> None:
+    """(1 − z) ⊙ n + z ⊙ h, as n + z ⊙ (h − n)."""
+    np.subtract(past, n, out=terms)
+    np.multiply(terms, z, out=terms)
+    np.add(terms, n, out=into)
+
+
+# -- as primitives --------------------------------------------------------------------------------------------------------------
+
+
+def _forward(kind: type[_Run], *operands: Array, lengths: Array | None, reverse: bool) -> tuple[tuple[Array, ...], _Run]:
+    run = kind(*operands, lengths=lengths, reverse=reverse)
+    return run.forward(), run
+
+
+def _joint_pullback(cotangent: Any, value: Any, run: _Run, needed: Sequence[bool], *operands: Array, **statics: Any) -> tuple[Any, ...]:
+    return run.backward(cotangent, needed)
+
+
+def _opaque(kind: type[_Run]) -> Opaque:
+    return Opaque(
+        partial(_forward, kind),
+        name=kind.recurrence.name,
+        definition=partial(unroll, recurrence=kind.recurrence),
+        joint_pullback=_joint_pullback,
+    )
+
+
+SEQUENCES = {kind.recurrence.name: _opaque(kind) for kind in (_Tanh, _Relu, _LSTM, _GRUAfter, _GRUBefore)}
+"""The opaque primitive of every recurrence: ``(x, *state, W_ih, W_hh, *biases, lengths, reverse)`` to outputs and final state."""
