@@ -128,7 +128,7 @@ class _Run:
             yield max(0, end - length), end
 
     def _clear(self, local: Array, first: int) -> None:
-        """Padding has no local derivatives; ``local[0]`` belongs to step ``first``."""
+        """Zeros for padding, where there are no local derivatives; ``local[0]`` belongs to step ``first``."""
         if self.active is not None:
             np.copyto(local, 0.0, where=~self.active[first : first + len(local)])
 
@@ -158,7 +158,7 @@ class _Run:
     def _feed(self, weights: Array, into: Array) -> None:
         """One product for the inputs of all steps, into the first columns of a buffer."""
         rows = self.steps * self.batch
-        np.matmul(self.fed.reshape(rows, -1), weights.T, out=into.reshape(rows, -1)[:, : len(weights)])
+        np.matmul(self.fed.reshape(rows, weights.shape[1]), weights.T, out=into.reshape(rows, into.shape[-1])[:, : len(weights)])
 
     def _forward(self) -> tuple[Array, ...]:
         """Fill the buffers step by step; return the parts of the final state."""
@@ -183,16 +183,18 @@ class _Shares:
     def of_input(self, first: int, last: int, pre: Array) -> None:
         """``pre`` is the cotangent of x W_ihᵀ + b in a stretch, (steps, B, G·H)."""
         run = self.run
-        flat = pre.reshape(-1, pre.shape[-1])
+        rows = (last - first) * run.batch
+        flat = pre.reshape(rows, pre.shape[-1])
         if self.on_x is not None:
-            np.matmul(flat, run.fed_by[:, : run.inputs], out=self.on_x[first:last].reshape(len(flat), -1))
+            np.matmul(flat, run.fed_by[:, : run.inputs], out=self.on_x[first:last].reshape(rows, run.inputs))
         if self.for_weights:
-            self.on_fed_by += flat.T @ run.fed[first:last].reshape(len(flat), -1)
+            self.on_fed_by += flat.T @ run.fed[first:last].reshape(rows, run.fed.shape[-1])
 
     def of_state(self, past: Array, pre: Array, gates: slice = slice(None)) -> None:
         """``pre`` is the cotangent of ``past`` W_hhᵀ in a stretch, for some rows of W_hh."""
         if self.for_weights:
-            self.on_hh[gates] += pre.reshape(-1, pre.shape[-1]).T @ past.reshape(-1, past.shape[-1])
+            rows = pre.shape[0] * pre.shape[1]
+            self.on_hh[gates] += pre.reshape(rows, pre.shape[-1]).T @ past.reshape(rows, past.shape[-1])
 
     def of_weights(self) -> tuple[Array | None, ...]:
         """Those of W_ih, W_hh, b and b_hn."""
@@ -440,6 +442,7 @@ class _GRUBefore(_Run):
         self.gates = gates = self._buffer(self.steps, 4)
         halves = np.repeat(np.array([0.5, 0.5, 1.0], self.dtype), size)[:, None]
         self._feed(self.fed_by * halves, gates)
+        self._clear(gates[..., 3 * size :], 0)  # the gradient of W_hn reads it where the step does not write it
         first_two = np.ascontiguousarray((self.hh[: 2 * size] * halves[: 2 * size]).T)
         last_one = np.ascontiguousarray(self.hh[2 * size :].T)
         half = self.dtype.type(0.5)
