@@ -57,6 +57,11 @@ class StateAt:
     cell: Landmark | None = None
     gates: dict[str, Landmark] = field(default_factory=dict)
 
+    @property
+    def first(self) -> int:
+        """The number of the landmark that was recorded first."""
+        return min(landmark.node.order for landmark in (*self.parts, *self.gates.values()))
+
     def lacks(self, info: NodeInfo) -> bool:
         """Whether the landmark's place among the states and gates is free."""
         return info.gate not in self.gates if info.role == "gate" else getattr(self, str(info.role)) is None
@@ -80,11 +85,18 @@ class StateAt:
 
 
 class States(Sequence[StateAt]):
-    """The steps of one recurrence in order of time: ``states[t]`` is step t (the first is 1, an initial state is 0)."""
+    """The steps of one recurrence in the order in which it ran: ``states[t]`` is step t.
+
+    The first is 1, an initial state is 0; a recurrence that read the sequence from its end ran T, …, 1, and began with the state T + 1.
+
+    Attributes:
+        path: the recurrence's name.
+        times: the steps, in the order in which the recurrence ran.
+    """
 
     def __init__(self, path: str, steps: dict[int, StateAt]) -> None:
         self.path = path
-        self.times = tuple(sorted(steps))
+        self.times = tuple(sorted(steps, key=lambda time: steps[time].first))
         self._steps = steps
 
     def __len__(self) -> int:
@@ -241,13 +253,10 @@ class Trace:
         return tuple(self._named_groups())
 
     def _named_groups(self) -> dict[str, tuple[Scope | str, dict[int, StateAt]]]:
-        def first(steps: dict[int, StateAt]) -> int:
-            return min(part.node.order for at in steps.values() for part in (*at.parts, *at.gates.values()))
-
         self._land()
         named: dict[str, tuple[Scope | str, dict[int, StateAt]]] = {}
         branches = [(group, steps) for group, several in self._groups.items() for steps in several]
-        for group, steps in sorted(branches, key=lambda item: first(item[1])):
+        for group, steps in sorted(branches, key=lambda item: min(at.first for at in item[1].values())):
             path = (group if isinstance(group, str) else group.path) or "recurrence"
             count = sum(name == path or name.startswith(f"{path}#") for name in named)
             named[path if not count else f"{path}#{count + 1}"] = (group, steps)

@@ -26,7 +26,8 @@ class Highway(Result):
     "Additive" means that no matrix and no tanh stand on the highway; it still multiplies by a gate at every step. The *total* Jacobian
     also flows through h_{t−1} into the gates: direct and total are different numbers.
 
-    Arrays have one entry per lag k = 0 … K from the last step T that has a gradient; entry 0 of ``factor`` is NaN.
+    Arrays have one entry per lag k = 0 … K from the last step T that has a gradient; entry 0 of ``factor`` is NaN. In a recurrence that
+    read the sequence from its end, its last step is 1: there lag k is step 1 + k.
 
     Attributes:
         layer: the recurrence's path; ``steps`` of it were traced.
@@ -145,12 +146,15 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
         nothing = np.zeros(0)
         return Highway(states.path, len(states), None, (), nothing, nothing, nothing, nothing, nothing, math.nan, math.nan)
     landmarks = {at.time: getattr(at, role) for at in states}
-    last = max(time for time, mark in landmarks.items() if mark is not None and mark.norm > 0)
+    ran = states.times
+    place = max(k for k, time in enumerate(ran) if landmarks[time] is not None and landmarks[time].norm > 0)
+    last = ran[place]
     times = [last]
     while times[-1] in steps:
-        times.append(times[-1] - 1)
+        place -= 1
+        times.append(ran[place])
     factors = [np.full(landmarks[last].value.shape, np.nan)]
-    factors += [_factor(steps[t], landmarks[t], landmarks[t - 1]) for t in times[:-1]]
+    factors += [_factor(steps[t], landmarks[t], landmarks[past]) for t, past in pairwise(times)]
     signal = log10(np.abs(landmarks[last].cotangent))
     start = log10_norm(signal)
     direct = [0.0]

@@ -23,6 +23,7 @@ class VanishingProduct(Result):
     """Where the gradient of one recurrence goes, step by step backward from the last one that has any.
 
     All arrays have one entry per lag k = 0 … K, where lag 0 is step T; entry 0 of what belongs to a step between two states is NaN.
+    In a recurrence that read the sequence from its end, its last step is 1: there lag k is step 1 + k.
 
     Attributes:
         layer: the recurrence's path.
@@ -100,18 +101,17 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
         ('vanishing', True)
     """
     states = trace.states(layer)
-    norms = {at.time: at.norm for at in states}
-    last = max((time for time, norm in norms.items() if norm > 0), default=None)
+    ran, norms = states.times, [at.norm for at in states]
+    last = max((k for k, norm in enumerate(norms) if norm > 0), default=None)
     if last is None:
         raise ArgumentError(f"vanishing_product: no gradient reached any step of {states.path!r}; trace a loss that depends on its output")
-    time = np.array([t for t in reversed(states.times) if t <= last])
-    norm = np.array([norms[t] for t in time])
+    time, norm = np.array(ran[last::-1]), np.array(norms[last::-1])
     logs = log10(norm)
     with np.errstate(invalid="ignore"):
         gain = np.concatenate([[np.nan], 10.0 ** np.diff(logs)])
         product = logs - logs[0]
     saturation, weight, matrix = _rnn_parts(trace, states, time)
-    lag = last - time
+    lag = np.arange(len(time))
     radius = largest = math.nan
     if matrix is not None:
         radius = float(np.max(np.abs(np.linalg.eigvals(matrix)), initial=0.0))

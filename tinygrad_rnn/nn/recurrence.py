@@ -22,6 +22,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import ops
 from ..errors import ArgumentError
 from ..graph import scope
@@ -254,8 +256,10 @@ def unroll(
         active = None if lengths is None or (lengths > t).all() else (lengths > t)[:, None]
         with scope(time=t + 1, group=group):
             past, gates = recurrence.step(x[t] if x.requires_grad else as_tensor(x.value[t]), past, weights, active)
-            kept = (*past, *gates) if records else past[:1]
-            shown[t] = kept if active is None else tuple(ops.where(active, value, 0.0) for value in kept)
+            shown[t] = (*past, *gates) if records else past[:1]
     stacked = [ops.stack(values) for values in zip(*shown, strict=True)]
+    if lengths is not None and (lengths < steps).any():
+        real = (np.arange(steps)[:, None] < lengths)[..., None]
+        stacked = [ops.where(real, values, 0.0) for values in stacked]
     outputs = landmark(stacked[0], "outputs")
     return (outputs, *past, *stacked) if records else (outputs, *past)

@@ -55,11 +55,13 @@ class Ledger:
         states = self.states.get(layer)
         if states is None:
             return math.nan
-        first = run[0] - 1 if run[0] - 1 in states.times else run[0]
-        if first == run[1] or first not in states.times or run[1] not in states.times:
+        ran = states.times
+        if run[0] not in ran or run[1] not in ran:
             return math.nan
-        start: float = states[run[1]].norm
-        return states[first].norm / start if start else math.nan
+        first, last = sorted(map(ran.index, run))
+        before = max(first - 1, 0)
+        start: float = states[ran[last]].norm
+        return states[ran[before]].norm / start if start and before < last else math.nan
 
 
 def _owners(flow: Flow) -> dict[int, Place]:
