@@ -148,7 +148,8 @@ class _Run:
         outputs = self.hidden[1:]
         if self.active is not None:
             outputs = np.where(self.active, outputs, self.dtype.type(0))
-        return (self._rearranged(outputs), *(self._unsorted(part) for part in final))
+        # Copies, so that whoever keeps the final state does not keep all buffers with it.
+        return (self._rearranged(outputs), *(np.array(self._unsorted(part)) for part in final))
 
     def backward(self, cotangent: Sequence[Array | None], needed: Sequence[bool]) -> tuple[Array | None, ...]:
         """The cotangents of the operands from those of the outputs and of the final state; None for those that are not needed."""
