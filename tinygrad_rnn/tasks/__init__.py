@@ -1,5 +1,6 @@
-"""What networks are run on: real text."""
+"""What networks are run on: tasks with a known answer, and real text."""
 
+from .adding import adding, adding_baseline
 from .text import english, read_text
 
-__all__ = ["english", "read_text"]
+__all__ = ["adding", "adding_baseline", "english", "read_text"]
