@@ -16,7 +16,10 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path
     import tempfile  # takes a twentieth of the time that NumPy takes to import, and is seldom needed
 
     target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part")
+    except OSError as error:  # it names a file that the caller has never heard of
+        raise type(error)(error.errno, error.strerror, str(target)) from None
     try:
         try:
             file = os.fdopen(handle, "wb")
