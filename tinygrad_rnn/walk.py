@@ -45,15 +45,15 @@ class Ledger(Protocol):
 _by_order = attrgetter("order")
 
 
-def discover(roots: Iterable[Node], seen: set[Node]) -> list[Node]:
-    """All nodes from which a root was computed and that are not in ``seen`` yet, by number; they are added to ``seen``."""
-    stack = [root for root in dict.fromkeys(roots) if root not in seen]
-    seen.update(stack)
+def discover(roots: Iterable[Node], seen: set[int]) -> list[Node]:
+    """All nodes from which a root was computed and whose numbers are not in ``seen`` yet, in order; they are added to ``seen``."""
+    stack = [root for root in dict.fromkeys(roots) if root.order not in seen]
+    seen.update([root.order for root in stack])
     found = list(stack)
     while stack:
         for operand in stack.pop().operands:
-            if isinstance(operand, Node) and operand not in seen:
-                seen.add(operand)
+            if isinstance(operand, Node) and operand.order not in seen:
+                seen.add(operand.order)
                 stack.append(operand)
                 found.append(operand)
     found.sort(key=_by_order)
@@ -107,10 +107,11 @@ class Backward:
         self.found: dict[Node, Any] = {}
         self.queue: list[tuple[int, Node]] = []
         self.cotangents: dict[Node, Any] = {}
-        self.owned: set[Node] = set()
+        # By number: a set of nodes would keep those of every definition that the pass has opened and left behind.
+        self.owned: set[int] = set()
         self.pieces: dict[Node, list[tuple[Any, Any]]] = {}
-        self.seen: set[Node] = set()
-        self.useful: set[Node] = set()
+        self.seen: set[int] = set()
+        self.useful: set[int] = set()
         self._enter(seeds)
 
     def _enter(self, seeds: Sequence[tuple[Node, Any]]) -> None:
@@ -122,11 +123,11 @@ class Backward:
                 if (
                     is_closure(node)
                     or node in self.wanted
-                    or any(operand in self.useful for operand in node.operands if isinstance(operand, Node))
+                    or any(operand.order in self.useful for operand in node.operands if isinstance(operand, Node))
                 ):
-                    self.useful.add(node)
+                    self.useful.add(node.order)
         for node, cotangent in seeds:
-            if self.wanted is None or node in self.useful:
+            if self.wanted is None or node.order in self.useful:
                 self._accumulate(node, cotangent)
                 if self.ledger is not None:
                     self.ledger.enter(node, cotangent)
@@ -138,13 +139,13 @@ class Backward:
             self.cotangents[operand] = contribution
             if operand not in self.pieces:
                 heappush(self.queue, (-operand.order, operand))
-        elif operand in self.owned:
+        elif operand.order in self.owned:
             held += contribution
             self.cotangents[operand] = held
         else:
             self.cotangents[operand] = held + contribution
             if not self.create_graph:
-                self.owned.add(operand)
+                self.owned.add(operand.order)
 
     def run(self) -> dict[Node, Any]:
         """Walk, and return the total cotangent of every wanted node (of every leaf, if none was named)."""
@@ -207,7 +208,7 @@ class Backward:
         position = -1
         for operand in operands:
             position += 1
-            if (operand.__class__ is not Node and operand.__class__ is not Leaf) or (selective and operand not in useful):
+            if (operand.__class__ is not Node and operand.__class__ is not Leaf) or (selective and operand.order not in useful):
                 continue
             linear_map = maps[position]
             contribution = None if linear_map.__class__ is Scatter else linear_map.pullback(cotangent)
@@ -234,7 +235,7 @@ class Backward:
                     heappush(self.queue, (-operand.order, operand))
             self.pieces[operand].append((linear_map.key, cotangent))
             return
-        if operand not in self.owned:
+        if operand.order not in self.owned:
             whole = np.zeros(operand.value.shape, operand.value.dtype)
             held = self.cotangents.get(operand)
             if held is None:
@@ -242,7 +243,7 @@ class Backward:
             else:
                 whole += held
             self.cotangents[operand] = whole
-            self.owned.add(operand)
+            self.owned.add(operand.order)
         add_at(self.cotangents[operand], linear_map.key, cotangent)
 
     def _placed(self, node: Node, cotangent: Any) -> Any:
@@ -275,7 +276,7 @@ class Backward:
         """Use the joint pullback while nobody looks; otherwise record the definition and walk that."""
         if primitive.joint_pullback is not None and not self.opens:
             values = [operand if operand.__class__ is np.ndarray else operand.value for operand in node.operands]
-            needed = tuple([isinstance(operand, Node) and (self.wanted is None or operand in self.useful) for operand in node.operands])
+            needed = tuple([isinstance(operand, Node) and (self.wanted is None or operand.order in self.useful) for operand in node.operands])
             shares = primitive.joint_pullback(cotangent, node.value, node.residual, needed, *values, **(node.statics or {}))
             for position, (operand, share) in enumerate(zip(node.operands, shares, strict=True)):
                 if needed[position] and share is not None:
@@ -322,7 +323,7 @@ def expand(node: Node, lift: Lift) -> list[Any]:
     primitive: Any = node.primitive
     operands = [lift(operand) for operand in node.operands]
     before = state.recording, state.scope, state.reopened, state.sources
-    state.recording, state.scope, state.reopened, state.sources = True, node.scope, node.scope, True
+    state.recording, state.scope, state.reopened, state.sources = True, node.scope, node.scope, state.sources or state.anomaly
     try:
         outputs = primitive.definition(*operands, **(node.statics or {}))
     finally:
@@ -352,7 +353,7 @@ def _same(again: Any, held: Any, exact: bool) -> bool:
 
 def forward_walk(seeds: dict[Node, Any], outputs: Sequence[Node], *, lift: Lift, create_graph: bool) -> list[Any]:
     """Push tangents from the seed nodes to the outputs; None where an output does not depend on them."""
-    seen: set[Node] = set()
+    seen: set[int] = set()
     todo: list[Any] = discover(outputs, seen)[::-1]
     _refuse_stale(todo)
     tangents = dict(seeds)
