@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, overload
 
+import numpy as np
+
 from .errors import ArgumentError
 from .linear_maps import LinearMap
 
@@ -30,13 +32,15 @@ class Primitive:
     not. ``rule(out, *operands, **statics)`` returns one :class:`LinearMap` per operand.
 
     ``elementwise`` says that the operands are broadcast against each other: who records such a call first routes each
-    differentiable operand to the common shape and dtype, so that the rule itself never has to sum over broadcast axes.
+    differentiable operand to the common shape and dtype, so that the rule itself never has to sum over broadcast axes. ``quiet``
+    says that infinities on the way to the value are in order, and no warning is due. (Recorded calls never warn.)
     """
 
-    def __init__(self, forward: Callable[..., Any], *, name: str, elementwise: bool) -> None:
+    def __init__(self, forward: Callable[..., Any], *, name: str, elementwise: bool, quiet: bool = False) -> None:
         self.name = self.__name__ = name
         self.forward = forward
         self.elementwise = elementwise
+        self.quiet = quiet
         self.rule: Rule = functools.partial(_no_rule, name)
         self.__doc__ = forward.__doc__
         self.__module__ = getattr(forward, "__module__", __name__)  # NumPy 2.0's ufuncs have none
@@ -55,6 +59,9 @@ class Primitive:
         return self._on_arrays(*operands, **statics)
 
     def _on_arrays(self, *operands: Any, **statics: Any) -> Any:
+        if self.quiet:
+            with np.errstate(all="ignore"):
+                return self.forward(*operands, **statics)
         return self.forward(*operands, **statics)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -109,15 +116,20 @@ def _lookup(name: str) -> Primitive:
 
 
 @overload
-def primitive(forward: Callable[..., Any], *, name: str | None = ..., elementwise: bool = ...) -> Primitive: ...
+def primitive(forward: Callable[..., Any], *, name: str | None = ..., elementwise: bool = ..., quiet: bool = ...) -> Primitive: ...
 @overload
-def primitive(forward: None = ..., *, name: str | None = ..., elementwise: bool = ...) -> Callable[[Callable[..., Any]], Primitive]: ...
-def primitive(forward: Callable[..., Any] | None = None, *, name: str | None = None, elementwise: bool = False) -> Any:
+def primitive(
+    forward: None = ..., *, name: str | None = ..., elementwise: bool = ..., quiet: bool = ...
+) -> Callable[[Callable[..., Any]], Primitive]: ...
+def primitive(
+    forward: Callable[..., Any] | None = None, *, name: str | None = None, elementwise: bool = False, quiet: bool = False
+) -> Any:
     """Register a forward function on arrays as a primitive.
 
     Args:
         name: the registered name; the function's own name by default.
         elementwise: operands are broadcast against each other.
+        quiet: infinities on the way to the value are in order.
 
     Raises:
         ArgumentError: if the name is taken.
@@ -139,9 +151,9 @@ def primitive(forward: Callable[..., Any] | None = None, *, name: str | None = N
         >>> del PRIMITIVES["cube"]
     """
     if forward is None:
-        return functools.partial(primitive, name=name, elementwise=elementwise)
+        return functools.partial(primitive, name=name, elementwise=elementwise, quiet=quiet)
     title = name or forward.__name__
     if title in PRIMITIVES:
         raise ArgumentError(f"primitive: the name {title!r} is taken; choose another, or delete PRIMITIVES[{title!r}] first")
-    PRIMITIVES[title] = made = Primitive(forward, name=title, elementwise=elementwise)
+    PRIMITIVES[title] = made = Primitive(forward, name=title, elementwise=elementwise, quiet=quiet)
     return made

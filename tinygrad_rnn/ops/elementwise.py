@@ -106,15 +106,14 @@ def _(out: Any, x: Any) -> tuple[LinearMap, ...]:
     return (Scale(1.0 - out * out, "⊙ (1 − {out}²)"),)
 
 
-@primitive(elementwise=True)
+@primitive(elementwise=True, quiet=True)
 def sigmoid(x: Any) -> Any:
     """Logistic function σ(x) = 1/(1 + e⁻ˣ), elementwise.
 
     So computed it keeps its full relative precision in the left tail: σ(−30) is right to the last digits, where
     ½(1 + tanh(x/2)) has lost all but four. Far out on the left e⁻ˣ is +inf, and σ is 0, without a warning.
     """
-    with np.errstate(over="ignore"):
-        return 1.0 / (1.0 + np.exp(-1.0 * x))  # not −x, which has no meaning for unsigned and boolean x
+    return 1.0 / (1.0 + np.exp(-1.0 * x))  # not −x, which has no meaning for unsigned and boolean x
 
 
 @sigmoid.defrule
