@@ -5,7 +5,7 @@ steps composed from primitives. What makes a kernel quick:
 
 * one matrix product feeds the inputs of all steps, with a column of ones for the bias; one product per step is left for the state;
 * the gates of a step are blocks in one buffer, in an order that lets neighbours share an operation, and are computed in place;
-* σ(a) = ½(1 + tanh(a/2)): with halved weights one tanh serves all gates;
+* σ(a) = 1/(1 + e⁻ᵃ) takes its minus sign from the weights, turned round once per call;
 * the backward pass computes the local derivatives of a stretch of steps at once, so that per step one product with them, one matrix
   product and a few sums remain; the gradients of the weights are one matrix product each per stretch.
 
@@ -287,25 +287,23 @@ class _LSTM(_Run):
         self.blocks = blocks = self._blocks(self.steps + 1, 5)
         cells = blocks[:, 4]
         cells[0] = self.start[1]
-        halves = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], self.dtype), size)[:, None]
-        fed = self._fed(self.fed_by * halves)
-        weights = np.ascontiguousarray((self._ordered(self.hh) * halves).T)
-        half = self.dtype.type(0.5)
+        signs = np.repeat(np.array([-1, -1, -1, 1], self.dtype), size)[:, None]
+        fed = self._fed(self.fed_by * signs)
+        weights = np.ascontiguousarray((self._ordered(self.hh) * signs).T)
         product, terms = self._row(4), self._blocks(2)
         steps = zip(
             range(self.steps),
             self._each(fed), self._each(hidden), self._each(hidden[1:]), self._each(cells[1:]), self._same(product), self._same(terms),
-            self._same(terms[0]), self._same(terms[1]), self._same(_as_blocks(product, 4)),
-            self._each(blocks[:, :4]), self._each(blocks[:, :3]), self._each(blocks[:, 0]), self._each(blocks[:, 1:3]),
+            self._same(terms[0]), self._same(terms[1]), self._same(_as_blocks(product, 4)[:3]), self._same(_as_blocks(product, 4)[3]),
+            self._each(blocks[:, :3]), self._each(blocks[:, 3]), self._each(blocks[:, 0]), self._each(blocks[:, 1:3]),
             self._each(blocks[:, 3:]),
             strict=False,
         )  # fmt: skip
-        for t, pre, past, new, cell, product, terms, written, kept, turned, gates, sigmas, o, i_f, g_c in steps:
+        for t, pre, past, new, cell, product, terms, written, kept, on_sigmas, on_g, sigmas, g, o, i_f, g_c in steps:
             np.matmul(past, weights, out=product)
             np.add(product, pre, out=product)
-            np.tanh(turned, out=gates)
-            np.multiply(sigmas, half, out=sigmas)
-            np.add(sigmas, half, out=sigmas)
+            _sigmoid_of_minus(on_sigmas, sigmas)
+            np.tanh(on_g, out=g)
             np.multiply(i_f, g_c, out=terms)
             np.add(written, kept, out=cell)
             np.tanh(cell, out=kept)
@@ -369,11 +367,10 @@ class _GRUAfter(_Run):
     def _forward(self) -> tuple[Array, ...]:
         size, hidden = self.size, self.hidden
         self.blocks = blocks = self._blocks(self.steps, 4)
-        halves = np.repeat(np.array([1.0, 0.5, 0.5, 1.0], self.dtype), size)[:, None]
-        fed = self._fed(self.fed_by * halves[: 3 * size])
-        weights = np.ascontiguousarray((self.hh * halves[size:]).T)
+        signs = np.repeat(np.array([1, -1, -1, 1], self.dtype), size)[:, None]
+        fed = self._fed(self.fed_by * signs[: 3 * size])
+        weights = np.ascontiguousarray((self.hh * signs[size:]).T)
         bias = self.dtype.type(0) if self.bias_hn is None else self.bias_hn
-        half = self.dtype.type(0.5)
         product, terms = self._row(3), self._row(1)
         fed_blocks, product_blocks = _as_blocks(fed, 3), _as_blocks(product, 3)
         steps = zip(
@@ -387,9 +384,7 @@ class _GRUAfter(_Run):
             np.matmul(past, weights, out=product)
             np.add(on_q, bias, out=q)
             np.add(fed_gates, on_gates, out=sigmas)
-            np.tanh(sigmas, out=sigmas)
-            np.multiply(sigmas, half, out=sigmas)
-            np.add(sigmas, half, out=sigmas)
+            _sigmoid_of_minus(sigmas, sigmas)
             np.multiply(r, q, out=terms)
             np.add(fed_n, terms, out=n)
             np.tanh(n, out=n)
@@ -446,11 +441,10 @@ class _GRUBefore(_Run):
         self.blocks = blocks = self._blocks(self.steps, 4)
         if self.active is not None:  # the gradient of W_hn reads m where no step writes it
             np.copyto(blocks[:, 3], 0.0, where=~self.active)
-        halves = np.repeat(np.array([0.5, 0.5, 1.0], self.dtype), size)[:, None]
-        fed = _as_blocks(self._fed(self.fed_by * halves), 3)
-        first_two = np.ascontiguousarray((self.hh[: 2 * size] * halves[: 2 * size]).T)
+        signs = np.repeat(np.array([-1, -1, 1], self.dtype), size)[:, None]
+        fed = _as_blocks(self._fed(self.fed_by * signs), 3)
+        first_two = np.ascontiguousarray((self.hh[: 2 * size] * signs[: 2 * size]).T)
         last_one = np.ascontiguousarray(self.hh[2 * size :].T)
-        half = self.dtype.type(0.5)
         product, terms = self._row(2), self._row(1)
         steps = zip(
             range(self.steps),
@@ -462,9 +456,7 @@ class _GRUBefore(_Run):
         for t, fed_gates, fed_n, past, new, product, on_gates, terms, sigmas, r, z, n, m in steps:
             np.matmul(past, first_two, out=product)
             np.add(fed_gates, on_gates, out=sigmas)
-            np.tanh(sigmas, out=sigmas)
-            np.multiply(sigmas, half, out=sigmas)
-            np.add(sigmas, half, out=sigmas)
+            _sigmoid_of_minus(sigmas, sigmas)
             np.multiply(r, past, out=m)
             np.matmul(m, last_one, out=terms)
             np.add(fed_n, terms, out=n)
@@ -520,6 +512,13 @@ class _GRUBefore(_Run):
 def _as_blocks(rows: Array, count: int) -> Array:
     """The blocks of (…, B, count · H), seen as (…, count, B, H)."""
     return rows.reshape(*rows.shape[:-1], count, rows.shape[-1] // count).swapaxes(-2, -3)
+
+
+def _sigmoid_of_minus(a: Array, into: Array) -> None:
+    """1/(1 + eᵃ); where eᵃ is +inf it is 0."""
+    np.exp(a, out=into)
+    np.add(into, 1.0, out=into)
+    np.divide(1.0, into, out=into)
 
 
 def _mix(n: Array, z: Array, past: Array, terms: Array, into: Array) -> None:
