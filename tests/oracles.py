@@ -150,6 +150,80 @@ def bptt(
     return np.stack(on_x[::-1]), flowing, total, through[::-1]
 
 
+class Sequences(NamedTuple):
+    """What :func:`run_layers` finds: outputs (T, B, D·H), final state with parts (L·D, B, H), and the gradients."""
+
+    outputs: Array
+    last: State
+    on_x: Array
+    on_state: State
+    on_weights: list[Weights]
+
+
+def run_layers(
+    cell: Cell,
+    x: Array,
+    state: State,
+    weights: list[Weights],
+    on_outputs: Array,
+    on_last: State,
+    *,
+    directions: int = 1,
+    lengths: Array | None = None,
+    residual: str | None = None,
+    masks: list[Array] | None = None,
+) -> Sequences:
+    """Layers one above the other, each in one or two directions, and backpropagation through them.
+
+    Nothing is padded or masked: every sequence runs by itself, at its own length. ``weights`` come layer by layer, the forward
+    direction first, as do the rows of ``state`` (L·D, B, H); ``masks`` multiply what one layer hands to the next.
+    """
+    lengths = np.full(x.shape[1], len(x)) if lengths is None else lengths
+    last = tuple(part.copy() for part in state)
+    on_state = tuple(part.copy() for part in on_last)
+    on_weights = [{name: np.zeros_like(w) for name, w in own.items()} for own in weights]
+    layers = len(weights) // directions
+    runs, inputs, fed = [], [], x
+    split = (*x.shape[:2], directions, state[0].shape[-1])
+    for layer in range(layers):
+        inputs.append(fed)
+        sides = np.zeros(split)
+        for side in range(directions):
+            k = layer * directions + side
+            for b, n in enumerate(lengths):
+                if n:
+                    order = range(n)[:: -1 if side else 1]
+                    part, states, kept = run(cell, fed[order, b : b + 1], tuple(p[k, b : b + 1] for p in state), weights[k])
+                    sides[order, b, side] = part[:, 0]
+                    runs.append((layer, side, k, b, order, kept))
+                    for whole, own in zip(last, states[-1], strict=True):
+                        whole[k, b] = own[0]
+        outputs = np.concatenate([sides[:, :, side] for side in range(directions)], axis=-1)
+        if residual == "skip" and layer:
+            outputs = outputs + fed
+        handed = outputs if masks is None or layer == layers - 1 else outputs * masks[layer]
+        fed = np.concatenate([fed, handed], axis=-1) if residual == "dense" else handed
+    on_handed, on_fed = on_outputs, np.zeros_like(fed)
+    for layer in reversed(range(layers)):
+        sides = on_handed.reshape(split)
+        passed_on = on_fed if residual == "dense" and layer < layers - 1 else 0.0  # what the layers above read of this one's input
+        on_fed = np.zeros_like(inputs[layer]) + passed_on
+        if residual == "skip" and layer:
+            on_fed += on_handed
+        for _, side, k, b, order, kept in (r for r in runs if r[0] == layer):
+            on_own, past, shares, _ = bptt(cell, kept, weights[k], sides[order, b : b + 1, side], tuple(p[k, b : b + 1] for p in on_last))
+            on_fed[order, b] += on_own[:, 0]
+            for whole, own in zip(on_state, past, strict=True):
+                whole[k, b] = own[0]
+            for name, share in shares.items():
+                on_weights[k][name] += share
+        if layer:
+            width = inputs[layer - 1].shape[-1] if residual == "dense" else 0
+            on_handed, on_fed = on_fed[..., width:], on_fed[..., :width]
+            on_handed = on_handed if masks is None else on_handed * masks[layer - 1]
+    return Sequences(outputs, last, on_fed, on_state, on_weights)
+
+
 def step_jacobian(cell: Cell, x: Array, state: State, weights: Weights) -> Array:
     """∂s'/∂s of one step for one sequence (batch of 1) by the complex step: rows are the next state, columns the state before."""
     flat = np.concatenate([part[0] for part in state])

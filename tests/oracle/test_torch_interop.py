@@ -45,13 +45,14 @@ def same_outputs(ours: Any, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("shape", [{}, {"num_layers": 2}, {"bidirectional": True}])
 @biases
-def test_layers_from_torch_and_back(name: str, bias: bool) -> None:
+def test_layers_from_torch_and_back(name: str, shape: dict[str, Any], bias: bool) -> None:
     """Outputs and last states agree after from_torch, and again after our changed weights went back by to_torch."""
     make, make_theirs, options = CASES[name]
     torch.manual_seed(0)
-    theirs = make_theirs(INPUT, HIDDEN, bias=bias, dtype=torch.float64, **options)
-    ours = make(INPUT, HIDDEN, bias=bias, rng=0, **options)
+    theirs = make_theirs(INPUT, HIDDEN, bias=bias, dtype=torch.float64, **shape, **options)
+    ours = make(INPUT, HIDDEN, bias=bias, rng=0, **shape, **options)
     ours.load_state_dict(nn.interop.from_torch(theirs.state_dict()))
     same_outputs(ours, theirs)
     for parameter in ours.parameters():

@@ -130,3 +130,71 @@ def test_layer(name: str, bias: bool, batch: int | None, given_state: bool, batc
     for a, b in parts if given_state else []:
         close("gradient of the initial state", a.grad, b.grad)
     same_gradients(ours, theirs, "_l0")
+
+
+@cases
+@biases
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("given_state", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "batch_first", "lengths"),
+    [
+        (3, False, None),
+        (3, True, None),
+        (None, False, None),
+        (1, False, None),
+        (3, False, [2, 6, 4]),
+        (3, True, [6, 1, 3]),
+        (2, False, [4, 4]),
+    ],
+)
+def test_deep_and_bidirectional(
+    name: str,
+    bias: bool,
+    num_layers: int,
+    bidirectional: bool,
+    given_state: bool,
+    batch: int | None,
+    batch_first: bool,
+    lengths: list[int] | None,
+) -> None:
+    """Several layers, both directions and packed sequences in any order give PyTorch's outputs, final states and all gradients."""
+    _, make, _, make_theirs, options = CASES[name]
+    torch.manual_seed(0)
+    shape = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": bias, "batch_first": batch_first, **options}
+    theirs = make_theirs(INPUT, HIDDEN, dtype=torch.float64, **shape)
+    ours = make(INPUT, HIDDEN, rng=0, **shape)
+    ours.load_state_dict(nn.interop.from_torch(theirs))
+    rng = np.random.default_rng(2)
+    lead = () if batch is None else (batch,)
+    x, x_theirs = both(rng, *((batch, STEPS) if batch_first and batch else (STEPS, *lead)), INPUT)
+    sweeps = num_layers * (1 + bidirectional)
+    parts = [both(rng, sweeps, *lead, HIDDEN) for _ in range(2 if name == "lstm" else 1)]
+    first: Any = tuple(p for p, _ in parts) if given_state else None
+    first_theirs: Any = None if not given_state else tuple(p for _, p in parts) if name == "lstm" else parts[0][1]
+    outputs, last = ours(x, first, lengths)
+    if lengths is None:
+        outputs_theirs, last_theirs = theirs(x_theirs, first_theirs)
+    else:
+        packed = torch.nn.utils.rnn.pack_padded_sequence(x_theirs, torch.tensor(lengths), batch_first=batch_first, enforce_sorted=False)
+        outputs_theirs, last_theirs = theirs(packed, first_theirs)
+        outputs_theirs, _ = torch.nn.utils.rnn.pad_packed_sequence(outputs_theirs, batch_first=batch_first, total_length=STEPS)
+    close("outputs", outputs, outputs_theirs)
+    weight = rng.standard_normal(outputs.shape)
+    loss, loss_theirs = (outputs * outputs * weight).sum(), (outputs_theirs * outputs_theirs * torch.tensor(weight)).sum()
+    for a, b in zip(last, last_theirs if name == "lstm" else (last_theirs,), strict=True):
+        close("final state", a, b)
+        weight = rng.standard_normal(a.shape)
+        loss, loss_theirs = loss + (a * a * a * weight).sum(), loss_theirs + (b * b * b * torch.tensor(weight)).sum()
+    loss.backward()
+    loss_theirs.backward()
+    close("gradient of x", x.grad, x_theirs.grad)
+    for a, b in parts if given_state else []:
+        close("gradient of the initial state", a.grad, b.grad)
+    for suffix in (f"_l{k}" + "_reverse" * side for k in range(num_layers) for side in range(1 + bidirectional)):
+        g = {n: p.grad for n, p in theirs.named_parameters()}
+        for n, parameter in ours.named_parameters():
+            if n.endswith(suffix):
+                their = {"bias": "bias_ih", "bias_hn": "bias_hh"}.get(n.removesuffix(suffix), n.removesuffix(suffix)) + suffix
+                close(f"gradient of {n}", parameter.grad, g[their][2 * HIDDEN :] if n.startswith("bias_hn") else g[their])

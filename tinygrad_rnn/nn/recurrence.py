@@ -116,18 +116,24 @@ def _affine(x: Any, weights: Weights) -> Tensor:
     return fed if weights.bias is None else fed + weights.bias
 
 
-def _rnn_step(x: Any, past: RNNState, weights: Weights, *, activation: Callable[[Any], Any]) -> Step:
-    return RNNState(activation(landmark(_affine(x, weights) + past.hidden @ weights.hh, "a"))), ()
+def _held(fresh: Any, past: Any, active: Any) -> Any:
+    """A part of the state: the fresh one where a row is active, and the one before elsewhere."""
+    return fresh if active is None else ops.where(active, fresh, past)
 
 
-def _lstm_step(x: Any, past: LSTMState, weights: Weights) -> Step:
+def _rnn_step(x: Any, past: RNNState, weights: Weights, active: Any, *, activation: Callable[[Any], Any]) -> Step:
+    new = activation(landmark(_affine(x, weights) + past.hidden @ weights.hh, "a"))
+    return RNNState(_held(new, past.hidden, active)), ()
+
+
+def _lstm_step(x: Any, past: LSTMState, weights: Weights, active: Any) -> Step:
     pre = landmark(_affine(x, weights) + past.hidden @ weights.hh, "a")  # (B, 4H)
     i, f, g, o = (_open(pre, LSTM_GATES, position) for position in range(4))  # each (B, H)
-    cell = f * past.cell + i * g
-    return LSTMState(o * landmark(ops.tanh(cell), "tanh(c)"), cell), (i, f, g, o)
+    cell = _held(f * past.cell + i * g, past.cell, active)
+    return LSTMState(_held(o * landmark(ops.tanh(cell), "tanh(c)"), past.hidden, active), cell), (i, f, g, o)
 
 
-def _gru_step(x: Any, past: GRUState, weights: Weights, *, reset: str) -> Step:
+def _gru_step(x: Any, past: GRUState, weights: Weights, active: Any, *, reset: str) -> Step:
     fed = _affine(x, weights)  # (B, 3H)
     size = fed.shape[-1] // 3
     fed_n = _block(fed, GRU_GATES, 2)
@@ -144,7 +150,7 @@ def _gru_step(x: Any, past: GRUState, weights: Weights, *, reset: str) -> Step:
         n = ops.tanh(fed_n + landmark(r * past.hidden, "(r⊙h)") @ weights.hn)
     n = landmark(n, "n", "gate", gate="candidate")
     fresh = landmark(1.0 - z, "(1−z)", gate="update")
-    return GRUState(fresh * n + z * past.hidden), (r, z, n)
+    return GRUState(_held(fresh * n + z * past.hidden, past.hidden, active)), (r, z, n)
 
 
 class Recurrence(NamedTuple):
@@ -153,7 +159,7 @@ class Recurrence(NamedTuple):
     Attributes:
         name: what its kernel is called.
         gates, state: its gates in order, and the type of its state.
-        compute: one step, with landmarks on all but the state.
+        compute: one step, with landmarks on all but the state, of the rows that are active.
         has_bias_hn: whether it has the extra bias b_hn.
         apart_hn: whether it uses W_hn apart from the rest of W_hh.
     """
@@ -161,7 +167,7 @@ class Recurrence(NamedTuple):
     name: str
     gates: tuple[Gate, ...]
     state: type[Any]
-    compute: Callable[[Any, Any, Weights], Step]
+    compute: Callable[[Any, Any, Weights, Any], Step]
     has_bias_hn: bool = False
     apart_hn: bool = False
 
@@ -186,11 +192,8 @@ class Recurrence(NamedTuple):
 
     def step(self, x: Any, past: Any, weights: Weights, active: Any = None) -> Step:
         """The next state, with its landmarks, and the gates; where a row is not ``active`` the state stays as it is."""
-        if active is None:
-            new, gates = self.compute(x, past, weights)
-            return self.marked(new), gates
-        new, gates = self.compute(ops.where(active, x, 0.0), past, weights)
-        return self.marked(self.state(*(ops.where(active, fresh, held) for fresh, held in zip(new, past, strict=True)))), gates
+        new, gates = self.compute(x if active is None else ops.where(active, x, 0.0), past, weights, active)
+        return self.marked(new), gates
 
     def marked(self, state: Any) -> Any:
         """The state with landmarks on its parts, at the time of the scope that is open."""
