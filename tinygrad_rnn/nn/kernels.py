@@ -3,13 +3,13 @@
 Each kernel is an :class:`~tinygrad_rnn.primitive.Opaque` whose definition is :func:`~tinygrad_rnn.nn.recurrence.unroll`, the same
 steps composed from primitives. What makes a kernel quick:
 
-* one matrix product feeds the inputs of all steps, with a column of ones for the bias; one product per step is left for the state;
+* one matrix product feeds the inputs of a stretch of steps, with a column of ones for the bias; one per step is left for the state;
 * the gates of a step are blocks in one buffer, in an order that lets neighbours share an operation, and are computed in place;
 * σ(a) = 1/(1 + e⁻ᵃ) takes its minus sign from the weights, turned round once per call;
-* the backward pass computes the local derivatives of a stretch of steps at once, so that per step one product with them, one matrix
-  product and a few sums remain; the gradients of the weights are one matrix product each per stretch.
+* the backward pass computes the local derivatives of a stretch at once, so that per step one product with them, one matrix product and
+  a few sums remain; the gradients of the weights are one matrix product each per stretch.
 
-A stretch is as many steps as fit a cache, so the backward pass needs little memory of its own.
+A stretch is as many steps as fit a cache, often all; so neither pass needs much memory beyond what the other reads.
 
 Sequences of different lengths are sorted, longest first: then the rows that are still active at a step are the first ones, and the
 rest is left alone. A reversed sequence is turned round first, so every kernel only ever goes forward.
@@ -28,7 +28,7 @@ from . import recurrence as definitions
 from .recurrence import Recurrence, unroll
 
 STRETCH = 1_500_000
-"""About how many bytes of local derivatives the backward pass computes at once."""
+"""About how many bytes a pass computes at once, over several steps."""
 
 Array = Any
 
@@ -135,7 +135,7 @@ class _Run:
             states[step + 1, self.counts[step] :] = states[step, self.counts[step] :]
 
     def _stretches(self, blocks: int) -> Iterator[tuple[int, int]]:
-        """Stretches of steps, the last one first, whose local derivatives take about ``STRETCH`` bytes."""
+        """Stretches of steps, the last one first, for which so many blocks take about ``STRETCH`` bytes."""
         length = max(1, STRETCH // max(1, self.batch * self.size * blocks * self.dtype.itemsize))
         for end in range(self.steps, 0, -length):
             yield max(0, end - length), end
@@ -164,10 +164,13 @@ class _Run:
         on_x = None if shares.on_x is None else self._rearranged(shares.on_x)
         return (on_x, *(self._unsorted(part) for part in flowing), *shares.of_weights()[: len(needed) - 1 - len(flowing)])
 
-    def _fed(self, weights: Array) -> Array:
-        """One product for the inputs of all steps, (T, B, G·H)."""
-        rows = self.steps * self.batch
-        return (self.fed.reshape(rows, weights.shape[1]) @ weights.T).reshape(self.steps, self.batch, len(weights))
+    def _fed(self, weights: Array) -> Iterator[Array]:
+        """The inputs' share of every step's pre-activations, (B, G·H): one product for a stretch of steps."""
+        width = len(weights)
+        for first, last in reversed(list(self._stretches(width // self.size))):
+            rows = (last - first) * self.batch
+            fed = self.fed[first:last].reshape(rows, weights.shape[1]) @ weights.T
+            yield from self._each(fed.reshape(last - first, self.batch, width), first)
 
     def _forward(self) -> tuple[Array, ...]:
         """Fill the buffers step by step; return the parts of the final state."""
@@ -221,7 +224,7 @@ class _RNN(_Run):
         hidden = self.hidden
         weights = np.ascontiguousarray(self.hh.T)
         products = self._same(self._row(1))
-        steps = zip(self._each(self._fed(self.fed_by)), self._each(hidden), self._each(hidden[1:]), products, strict=False)
+        steps = zip(self._fed(self.fed_by), self._each(hidden), self._each(hidden[1:]), products, strict=False)
         for t, (pre, past, new, product) in enumerate(steps):
             np.matmul(past, weights, out=product)
             np.add(pre, product, out=pre)
@@ -288,13 +291,13 @@ class _LSTM(_Run):
         cells = blocks[:, 4]
         cells[0] = self.start[1]
         signs = np.repeat(np.array([-1, -1, -1, 1], self.dtype), size)[:, None]
-        fed = self._fed(self.fed_by * signs)
         weights = np.ascontiguousarray((self._ordered(self.hh) * signs).T)
         product, terms = self._row(4), self._blocks(2)
+        turned = _as_blocks(product, 4)
         steps = zip(
             range(self.steps),
-            self._each(fed), self._each(hidden), self._each(hidden[1:]), self._each(cells[1:]), self._same(product), self._same(terms),
-            self._same(terms[0]), self._same(terms[1]), self._same(_as_blocks(product, 4)[:3]), self._same(_as_blocks(product, 4)[3]),
+            self._fed(self.fed_by * signs), self._each(hidden), self._each(hidden[1:]), self._each(cells[1:]), self._same(product),
+            self._same(terms), self._same(terms[0]), self._same(terms[1]), self._same(turned[:3]), self._same(turned[3]),
             self._each(blocks[:, :3]), self._each(blocks[:, 3]), self._each(blocks[:, 0]), self._each(blocks[:, 1:3]),
             self._each(blocks[:, 3:]),
             strict=False,
@@ -368,25 +371,25 @@ class _GRUAfter(_Run):
         size, hidden = self.size, self.hidden
         self.blocks = blocks = self._blocks(self.steps, 4)
         signs = np.repeat(np.array([1, -1, -1, 1], self.dtype), size)[:, None]
-        fed = self._fed(self.fed_by * signs[: 3 * size])
         weights = np.ascontiguousarray((self.hh * signs[size:]).T)
         bias = self.dtype.type(0) if self.bias_hn is None else self.bias_hn
         product, terms = self._row(3), self._row(1)
-        fed_blocks, product_blocks = _as_blocks(fed, 3), _as_blocks(product, 3)
+        product_blocks = _as_blocks(product, 3)
         steps = zip(
             range(self.steps),
-            self._each(fed_blocks[:, 0]), self._each(fed_blocks[:, 1:]), self._each(hidden), self._each(hidden[1:]),
+            self._fed(self.fed_by * signs[: 3 * size]), self._each(hidden), self._each(hidden[1:]),
             self._same(product), self._same(product_blocks[:2]), self._same(product_blocks[2]), self._same(terms),
             self._each(blocks[:, 1:3]), *(self._each(blocks[:, k]) for k in range(4)),
             strict=False,
         )  # fmt: skip
-        for t, fed_n, fed_gates, past, new, product, on_gates, on_q, terms, sigmas, n, r, z, q in steps:
+        for t, fed, past, new, product, on_gates, on_q, terms, sigmas, n, r, z, q in steps:
+            fed = _as_blocks(fed, 3)
             np.matmul(past, weights, out=product)
             np.add(on_q, bias, out=q)
-            np.add(fed_gates, on_gates, out=sigmas)
+            np.add(fed[1:], on_gates, out=sigmas)
             _sigmoid_of_minus(sigmas, sigmas)
             np.multiply(r, q, out=terms)
-            np.add(fed_n, terms, out=n)
+            np.add(fed[0], terms, out=n)
             np.tanh(n, out=n)
             _mix(n, z, past, terms, new)
             self._hold(hidden, t)
@@ -442,24 +445,24 @@ class _GRUBefore(_Run):
         if self.active is not None:  # the gradient of W_hn reads m where no step writes it
             np.copyto(blocks[:, 3], 0.0, where=~self.active)
         signs = np.repeat(np.array([-1, -1, 1], self.dtype), size)[:, None]
-        fed = _as_blocks(self._fed(self.fed_by * signs), 3)
         first_two = np.ascontiguousarray((self.hh[: 2 * size] * signs[: 2 * size]).T)
         last_one = np.ascontiguousarray(self.hh[2 * size :].T)
         product, terms = self._row(2), self._row(1)
         steps = zip(
             range(self.steps),
-            self._each(fed[:, :2]), self._each(fed[:, 2]), self._each(hidden), self._each(hidden[1:]), self._same(product),
+            self._fed(self.fed_by * signs), self._each(hidden), self._each(hidden[1:]), self._same(product),
             self._same(_as_blocks(product, 2)), self._same(terms), self._each(blocks[:, :2]),
             *(self._each(blocks[:, k]) for k in range(4)),
             strict=False,
         )  # fmt: skip
-        for t, fed_gates, fed_n, past, new, product, on_gates, terms, sigmas, r, z, n, m in steps:
+        for t, fed, past, new, product, on_gates, terms, sigmas, r, z, n, m in steps:
+            fed = _as_blocks(fed, 3)
             np.matmul(past, first_two, out=product)
-            np.add(fed_gates, on_gates, out=sigmas)
+            np.add(fed[:2], on_gates, out=sigmas)
             _sigmoid_of_minus(sigmas, sigmas)
             np.multiply(r, past, out=m)
             np.matmul(m, last_one, out=terms)
-            np.add(fed_n, terms, out=n)
+            np.add(fed[2], terms, out=n)
             np.tanh(n, out=n)
             _mix(n, z, past, terms, new)
             self._hold(hidden, t)
