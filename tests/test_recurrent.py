@@ -518,3 +518,31 @@ def test_lecture_cell_number_for_number() -> None:
         state = cell(x, state)
         assert oracles.difference(state.hidden.value, h) < 1e-14
         assert oracles.difference(state.cell.value, c) < 1e-14
+
+
+# -- watching a kernel ------------------------------------------------------------------------------------------------------------
+
+
+@all_kinds
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("lengths", [None, [6, 2, 4]])
+def test_state_hook_tells_what_a_trace_finds(name: str, bidirectional: bool, lengths: Any) -> None:
+    """The norms that a kernel tells in passing are those of the state cotangents in the ledger of the opened pass."""
+    kind = KINDS[name]
+    layer = kind.layer(3, 4, rng=0, bidirectional=bidirectional, **kind.options)
+    told: dict[str, Any] = {}
+    handle = layer.register_state_hook(told.__setitem__)
+    rng = np.random.default_rng(0)
+    state = tuple(leaf(rng.normal(size=(1 + bidirectional, 3, 4))) for _ in range(kind.oracle.parts))
+    outputs, last = layer(rng.normal(size=(6, 3, 3)), state, lengths)
+    loss = (outputs * outputs).sum() + (last.hidden**3).sum()
+    loss.backward()
+    ledger = tg.trace(loss)
+    assert len(told) == len(ledger.layers) == 1 + bidirectional
+    for path in ledger.layers:
+        own = path.rpartition("/")[2] if bidirectional else "l0"
+        assert oracles.difference(told[own], [at.norm for at in sorted(ledger.states(path), key=lambda at: at.time)]) < 1e-13
+    handle.remove()
+    told.clear()
+    layer(rng.normal(size=(6, 3, 3)))[0].sum().backward()
+    assert told == {}

@@ -17,13 +17,14 @@ rest is left alone. A reversed sequence is turned round first, so every kernel o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ..primitive import Opaque
+from ..steps import quiet_norm
 from . import recurrence as definitions
 from .recurrence import Recurrence, unroll
 
@@ -31,6 +32,8 @@ STRETCH = 1_500_000
 """About how many bytes a pass computes at once, over several steps."""
 
 Array = Any
+Watch = Callable[[Array], Any]
+"""Who is told the norms of the state cotangents by each backward pass."""
 
 
 class _Run:
@@ -48,8 +51,9 @@ class _Run:
     turned: ClassVar[bool] = False
     """Whether the kernel keeps the gates of W_ih with the last one first."""
 
-    def __init__(self, x: Array, *operands: Array, lengths: Array | None, reverse: bool) -> None:
+    def __init__(self, x: Array, *operands: Array, lengths: Array | None, reverse: bool, watch: Watch | None = None) -> None:
         parts = self.recurrence.parts
+        self.watch = watch
         self.ih, self.hh, *biases = operands[parts:]
         self.biased, self.bias_hn = bool(biases), biases[1] if len(biases) > 1 else None
         self.reverse = reverse
@@ -160,9 +164,29 @@ class _Run:
         ]
         shares = _Shares(self, for_x=needed[0], for_weights=any(needed[1 + len(flowing) :]))
         outputs = None if arriving is None else self._each(self._arranged(arriving))
-        self._backward(outputs, shares, *flowing)
+        seen = None if self.watch is None else [self._blocks(self.steps) for _ in flowing]
+
+        def enter(t: int) -> None:
+            """What the outputs hand to the hidden state of step t; after that the cotangents are those of the state."""
+            if outputs is not None:
+                np.add(flows[t], outputs[t], out=flows[t])
+            if seen is not None:
+                for buffer, flow in zip(seen, flowing, strict=True):
+                    buffer[t] = flow
+
+        flows = self._same(flowing[0])
+        self._backward(enter, shares, *flowing)
+        if self.watch is not None and seen is not None:
+            self.watch(self._norms(seen, flowing))
         on_x = None if shares.on_x is None else self._rearranged(shares.on_x)
         return (on_x, *(self._unsorted(part) for part in flowing), *shares.of_weights()[: len(needed) - 1 - len(flowing)])
+
+    def _norms(self, seen: list[Array], flowing: list[Array]) -> Array:
+        """‖δ_t‖ of every state in the order of the sequence's steps, the initial state where the recurrence began."""
+        norms = np.zeros(self.steps + 1)
+        for buffer, start in zip(seen, flowing, strict=True):
+            norms = np.hypot(norms, [quiet_norm(state) for state in (start, *buffer)])
+        return norms[::-1] if self.reverse else norms
 
     def _fed(self, weights: Array) -> Iterator[Array]:
         """The inputs' share of every step's pre-activations, (B, G·H): one product for a stretch of steps."""
@@ -176,8 +200,11 @@ class _Run:
         """Fill the buffers step by step; return the parts of the final state."""
         raise NotImplementedError
 
-    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
-        """Turn the cotangents of the final state, in place, into those of the initial one, and add up the shares on the way."""
+    def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
+        """Turn the cotangents of the final state, in place, into those of the initial one, and add up the shares on the way.
+
+        ``enter(t)`` comes first at every step.
+        """
         raise NotImplementedError
 
 
@@ -232,15 +259,14 @@ class _RNN(_Run):
             self._hold(hidden, t)
         return (hidden[-1],)
 
-    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
+    def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
         flows = self._same(flowing[0])
         for first, last in self._stretches(1):
             rows = self._rows(first, last, 1)
             local, each = self._each(self._derivative(self.hidden[first + 1 : last + 1]), first), self._each(rows, first)
             for t in range(last - 1, first - 1, -1):
                 flow, pre = flows[t], each[t - first]
-                if outputs is not None:
-                    np.add(flow, outputs[t], out=flow)
+                enter(t)
                 np.multiply(local[t - first], flow, out=pre)
                 np.matmul(pre, self.hh, out=flow)
             shares.of_input(first, last, rows)
@@ -315,7 +341,7 @@ class _LSTM(_Run):
             self._hold(cells, t)
         return hidden[-1], cells[-1]
 
-    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
+    def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
         weights = self._ordered(self.hh)
         on_hidden, on_cell, products = (self._same(array) for array in (*flowing, self._row(1)))
         forgets = self._each(self.blocks[:, 2])
@@ -327,8 +353,7 @@ class _LSTM(_Run):
             of_o, of_ifg, tanhs = self._each(local[:, 0], first), self._each(local[:, 1:], first), self._each(through, first)
             for t in range(last - 1, first - 1, -1):
                 on_h, on_c, product, j = on_hidden[t], on_cell[t], products[t], t - first
-                if outputs is not None:
-                    np.add(on_h, outputs[t], out=on_h)
+                enter(t)
                 np.multiply(on_h, tanhs[j], out=product)
                 np.add(on_c, product, out=on_c)
                 np.multiply(of_o[j], on_h, out=on_o[j])
@@ -395,7 +420,7 @@ class _GRUAfter(_Run):
             self._hold(hidden, t)
         return (hidden[-1],)
 
-    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
+    def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
         size = self.size
         flows, products = self._same(flowing[0]), self._same(self._row(1))
         updates = self._each(self.blocks[:, 2])
@@ -405,8 +430,7 @@ class _GRUAfter(_Run):
             each, recurrent = self._each(_as_blocks(rows, 4), first), self._each(rows[..., size:], first)
             for t in range(last - 1, first - 1, -1):
                 flow, product, j = flows[t], products[t], t - first
-                if outputs is not None:
-                    np.add(flow, outputs[t], out=flow)
+                enter(t)
                 np.multiply(local[j], flow, out=each[j])
                 np.multiply(flow, updates[t], out=flow)
                 np.matmul(recurrent[j], self.hh, out=product)
@@ -468,7 +492,7 @@ class _GRUBefore(_Run):
             self._hold(hidden, t)
         return (hidden[-1],)
 
-    def _backward(self, outputs: list[Array] | None, shares: _Shares, *flowing: Array) -> None:
+    def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
         size = self.size
         first_two, last_one = self.hh[: 2 * size], self.hh[2 * size :]
         flows, products = self._same(flowing[0]), self._same(self._row(1))
@@ -482,8 +506,7 @@ class _GRUBefore(_Run):
             r_and_z, on_n = self._each(rows[..., : 2 * size], first), self._each(rows[..., 2 * size :], first)
             for t in range(last - 1, first - 1, -1):
                 flow, product, j = flows[t], products[t], t - first
-                if outputs is not None:
-                    np.add(flow, outputs[t], out=flow)
+                enter(t)
                 np.multiply(of_zn[j], flow, out=on_zn[j])
                 np.multiply(flow, updates[t], out=flow)
                 np.matmul(on_n[j], last_one, out=product)
@@ -534,9 +557,13 @@ def _mix(n: Array, z: Array, past: Array, terms: Array, into: Array) -> None:
 # -- as primitives --------------------------------------------------------------------------------------------------------------
 
 
-def _forward(kind: type[_Run], *operands: Array, lengths: Array | None, reverse: bool) -> tuple[tuple[Array, ...], _Run]:
-    run = kind(*operands, lengths=lengths, reverse=reverse)
+def _forward(kind: type[_Run], *operands: Array, **statics: Any) -> tuple[tuple[Array, ...], _Run]:
+    run = kind(*operands, **statics)
     return run.forward(), run
+
+
+def _definition(recurrence: Recurrence, *operands: Any, lengths: Array | None, reverse: bool, watch: Watch | None = None) -> Any:
+    return unroll(*operands, recurrence=recurrence, lengths=lengths, reverse=reverse)  # who looks inside needs no watch
 
 
 def _joint_pullback(cotangent: Any, value: Any, run: _Run, needed: Sequence[bool], *operands: Array, **statics: Any) -> tuple[Any, ...]:
@@ -547,10 +574,10 @@ def _opaque(kind: type[_Run]) -> Opaque:
     return Opaque(
         partial(_forward, kind),
         name=kind.recurrence.name,
-        definition=partial(unroll, recurrence=kind.recurrence),
+        definition=partial(_definition, kind.recurrence),
         joint_pullback=_joint_pullback,
     )
 
 
 SEQUENCES = {kind.recurrence.name: _opaque(kind) for kind in (_Tanh, _Relu, _LSTM, _GRUAfter, _GRUBefore)}
-"""The opaque primitive of every recurrence: ``(x, *state, W_ih, W_hh, *biases, lengths, reverse)`` to outputs and final state."""
+"""The opaque primitive of every recurrence: ``(x, *state, W_ih, W_hh, *biases, lengths, reverse, watch)`` to outputs and final state."""

@@ -49,6 +49,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ from .. import ops
 from ..errors import ArgumentError, ShapeError
 from ..graph import scope
 from ..graph import state as recording
-from ..tensor import Tensor, apply, as_tensor, landmark, tensor
+from ..tensor import HookHandle, Tensor, apply, as_tensor, landmark, tensor
 from . import recurrence
 from .init import Initializer, generator, initializer
 from .kernels import SEQUENCES
@@ -350,6 +351,7 @@ class _Layer(_Recurrent):
                 width = len(directions) * self.hidden_size + (width if residual == "dense" else 0)
             self._add_weights(width, f"_{sweep.name}", f"_{sweep.name}" if len(self._sweeps) > 1 else "")
         self.dropout = Dropout(dropout, rng=self._random)
+        self._state_hooks: dict[object, Callable[[str, Any], Any]] = {}
         if self.dropout.p > 0 and self.num_layers == 1:
             warnings.warn(f"{type(self).__name__}: dropout acts between layers, and there is only one", UserWarning, stacklevel=3)
 
@@ -408,8 +410,27 @@ class _Layer(_Recurrent):
         statics = {"lengths": lengths, "reverse": sweep.reverse}
         if record:
             return unroll(*operands, recurrence=self._recurrence, records=True, **statics)
-        outputs, *final = apply(SEQUENCES[self._recurrence.name], operands, statics)
+        watch = partial(self._tell, sweep.name) if self._state_hooks else None
+        outputs, *final = apply(SEQUENCES[self._recurrence.name], operands, {**statics, "watch": watch})
         return landmark(outputs, "outputs"), *final
+
+    def register_state_hook(self, hook: Callable[[str, Any], Any]) -> HookHandle:
+        """Call ``hook(name, norms)`` in every backward pass through the kernel, without opening it.
+
+        ``name`` is "l0", "l0_reverse", …; ``norms`` (T + 1,) holds ‖δ_t‖ over the batch, δ_t = ∂L/∂s_t as it arrives from outside step t,
+        in the order of the sequence: first the initial state, then steps 1 to T (from the end: steps 1 to T, then the initial state).
+        A pass that opens the kernel (a trace, an observer, ``create_graph``) does not call it. It counts for calls of the layer that
+        come after it. Returns a handle whose ``remove()`` takes the hook away again.
+        """
+        if not callable(hook):
+            raise ArgumentError(f"register_state_hook: expected a function of a name and an array, got {type(hook).__name__}")
+        key = object()
+        self._state_hooks[key] = hook
+        return HookHandle(self._state_hooks, key)
+
+    def _tell(self, name: str, norms: Any) -> None:
+        for hook in list(self._state_hooks.values()):
+            hook(name, norms)
 
     def _checked_lengths(self, lengths: Any, steps: int, batch: int) -> Any:
         """The lengths as integers, one per sequence; None if all are whole.
