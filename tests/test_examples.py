@@ -18,13 +18,13 @@ EXAMPLES = sorted((ROOT / "examples").glob("[0-9]*.py"))
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_prints_what_its_docstring_says(path, capsys):
-    """The output of ``main()`` is the block under "Expected output", to the last character."""
+    """The output of ``main()``, or of ``quick()`` if there is one, is the block under "Expected output", to the last character."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.main()
+    getattr(module, "quick", module.main)()
     printed = [line.rstrip() for line in capsys.readouterr().out.rstrip().splitlines()]
-    _, _, expected = inspect.getdoc(module).partition("Expected output:\n\n")
+    _, _, expected = re.split(r"(Expected output.*?:\n\n)", inspect.getdoc(module), maxsplit=1, flags=re.S)
     assert printed == [line.removeprefix("    ").rstrip() for line in expected.rstrip().splitlines()]
 
 
@@ -42,8 +42,9 @@ def test_docstring_examples_are_true(module):
     assert results.failed == 0
 
 
-def test_readme_is_true():
+def test_readme_is_true(tmp_path, monkeypatch):
     """README's Python runs and prints the numbers that stand beside it."""
+    monkeypatch.chdir(tmp_path)  # it saves a file
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert blocks
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
