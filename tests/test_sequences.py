@@ -5,6 +5,7 @@ A kernel is held to its definition, a layer to plain NumPy that runs every seque
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import tracemalloc
@@ -40,9 +41,13 @@ def same(what: str, ours: Any, theirs: Any, rtol: float = 1e-12, scale: float = 
 
 
 def all_same(ours: dict[Any, Any], theirs: dict[Any, Any], rtol: float) -> None:
-    """Every array up to ``rtol`` of its largest entry, or of a hundredth of the largest entry of all: where terms cancel, their sum is
-    as exact as they are."""
-    scale = 0.01 * max((float(np.max(np.abs(getattr(g, "value", g)), initial=0.0)) for g in theirs.values()), default=0.0)
+    """Every array up to ``rtol`` of its largest entry.
+
+    A sum whose terms cancel is only as exact as they are: an array that is small beside the largest one counts as if it had a
+    hundredth of that one's size (in float32, where 1e-5 is but 84 roundings, a tenth).
+    """
+    cancelling = 0.1 if rtol > 1e-6 else 0.01
+    scale = cancelling * max((float(np.max(np.abs(getattr(g, "value", g)), initial=0.0)) for g in theirs.values()), default=0.0)
     assert ours.keys() == theirs.keys()
     for what, expected in theirs.items():
         same(str(what), ours[what], expected, rtol, scale)
@@ -122,6 +127,10 @@ def weighed(results: tuple[Any, ...], arriving: list[bool], seed: int = 1) -> An
 def test_a_kernel_is_its_definition(name: str, dtype: str, sweep: Sweep) -> None:
     """All results of a kernel and all its gradients are those of the steps recorded one by one, whatever is asked for and in however
     many stretches, and no buffer is read where nothing was written."""
+    agree(name, dtype, sweep)
+
+
+def agree(name: str, dtype: str, sweep: Sweep) -> None:
     kind = RECURRENCES[name]
     operands, statics = operands_of(kind, sweep, dtype)
     wanted = [operand for operand in operands if operand.requires_grad]
@@ -137,6 +146,28 @@ def test_a_kernel_is_its_definition(name: str, dtype: str, sweep: Sweep) -> None
         assert {gradient.dtype.name for gradient in found} == {dtype}
         expected = tg.grad(weighed(opened, sweep.arriving), wanted)
         all_same(dict(enumerate(found)), dict(enumerate(expected)), RTOL[dtype])
+
+
+@every_recurrence
+@pytest.mark.parametrize("position", range(7))
+def test_a_fault_in_any_share_is_caught(name: str, position: int) -> None:
+    """The comparison is checked: a share that is off by one part in 10¹⁰, or that two gates have exchanged, does not pass."""
+    sweep = Sweep(5, 4, 2, 3, True, True, [2, 5, 0, 3], [True] * 7, [True] * 3, 300, 0)
+    if position >= len(operands_of(RECURRENCES[name], sweep, "float64")[0]):
+        pytest.skip("it has fewer operands")
+    kernel = kernels.SEQUENCES[name]
+    right: Any = kernel.joint_pullback
+    faults = (lambda share: share * (1.0 + 1e-10), lambda share: np.roll(share, 1, axis=0))
+    for fault in faults:
+
+        def wrong(*given: Any, fault: Any = fault, **statics: Any) -> Any:
+            shares = list(right(*given, **statics))
+            shares[position] = fault(shares[position])
+            return tuple(shares)
+
+        with mock.patch.object(kernel, "joint_pullback", wrong), pytest.raises(AssertionError, match=f"{position} is off by"):
+            agree(name, "float64", sweep)
+    agree(name, "float64", sweep)
 
 
 class poisoned:
@@ -307,10 +338,17 @@ def exactly(array: Any) -> Any:
 
 def oracle_of(name: str, net: Net, layer: Any, data: Data) -> oracles.Sequences:
     return oracles.run_layers(
-        KINDS[name].oracle, *map(exactly, data[:2]), weights_by_sweep(layer, net), *map(exactly, data[2:]), directions=net.directions,
-        lengths=None if net.lengths is None else np.array(net.lengths, int), residual=net.residual,
+        KINDS[name].oracle,
+        exactly(data.x),
+        exactly(data.state),
+        weights_by_sweep(layer, net),
+        exactly(data.on_outputs),
+        exactly(data.on_last),
+        directions=net.directions,
+        lengths=None if net.lengths is None else np.array(net.lengths, int),
+        residual=net.residual,
         masks=masks_of(layer, net, data.x.shape[1]),
-    )  # fmt: skip
+    )
 
 
 def parameter_names(net: Net) -> list[tuple[int, str]]:
@@ -324,7 +362,8 @@ def compare(name: str, net: Net, dtype: str) -> None:
     x, state, outputs, last, loss = called(layer, net, data)
     loss.backward()
     assert type(last) is layer._recurrence.state
-    values = {"outputs": as_called(net, expected.outputs), **{k: as_state(net, part) for k, part in enumerate(expected.last)}}
+    values: dict[Any, Any] = {"outputs": as_called(net, expected.outputs)}
+    values |= {k: as_state(net, part) for k, part in enumerate(expected.last)}
     all_same({"outputs": outputs, **dict(enumerate(last))}, values, RTOL[dtype])
     gradients = {"x": x.grad, **{n: p.grad for n, p in layer.named_parameters()}}
     theirs = {"x": as_called(net, expected.on_x)}
@@ -780,7 +819,8 @@ def test_a_stream_in_chunks_is_the_whole(name: str, net: Net, cuts: tuple[int, .
     loss.backward()
     expected = {n: g.value for n, g in gradients_of(layer, x).items()}
     layer.zero_grad()
-    pieces, going, total = [], state, 0.0
+    pieces, going = [], state
+    total: Any = 0.0
     bounds = [0, *cuts, net.steps]
     for start, end in pairwise(bounds):
         piece, going = layer(as_called(net, data.x[start:end]), going)
@@ -827,24 +867,29 @@ def peak(function: Callable[[], Any]) -> int:
 
 @all_kinds
 def test_an_endless_stream_needs_constant_memory(name: str) -> None:
-    """Truncated BPTT over 300 chunks takes as much memory as over 3, and leaves as many bytes of arrays behind."""
-    net = Net(inputs=16, size=32, steps=5, batch=16)
+    """Truncated BPTT over 300 chunks leaves as many arrays and objects behind as over 3."""
+    net = Net(layers=2, inputs=8, size=16, steps=5, batch=4)
     layer, data = net.make(name), data_for(name, net)
-    left = []
 
-    def train(chunks: int) -> None:
+    def train(chunks: int) -> tuple[int, int]:
         state = None
         for _ in range(chunks):
             outputs, state = layer(data.x, state)
             (outputs * outputs).sum().backward()
             layer.zero_grad()
             state = state.detach()
+        objects = len(gc.get_objects())
         arrays = tracemalloc.take_snapshot().filter_traces([tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)])
-        left.append(sum(trace.size for trace in arrays.traces))
+        return sum(trace.size for trace in arrays.traces), objects
 
-    few, many = (peak(lambda chunks=chunks: train(chunks)) for chunks in (3, 300))
-    assert left[0] == left[1]
-    assert many < 1.5 * few
+    gc.collect()
+    tracemalloc.start()
+    try:
+        _, few, many = train(3), train(3), train(300)
+    finally:
+        tracemalloc.stop()
+    assert many[0] == few[0] > 0
+    assert abs(many[1] - few[1]) < 100
 
 
 @all_kinds
@@ -884,7 +929,7 @@ def test_memory_is_linear_in_time(name: str) -> None:
     """Twice as many steps need at most twice the memory, forward and backward, padding included."""
     layer = Net(inputs=8, size=16, bidirectional=True).make(name)
     pass_over(layer, 10)()
-    short, long = (peak(pass_over(layer, steps)) for steps in (400, 800))
+    short, long = (peak(pass_over(layer, steps)) for steps in (200, 400))
     assert long < 2.05 * short
 
 

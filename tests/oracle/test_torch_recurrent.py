@@ -83,7 +83,8 @@ def test_cell(name: str, bias: bool, batch: int | None, given_state: bool) -> No
     state = tuple(p for p, _ in parts) if given_state else None
     state_theirs: Any = None if not given_state else tuple(p for _, p in parts) if name == "lstm" else parts[0][1]
     weight = rng.standard_normal((STEPS, *lead, HIDDEN))
-    loss, loss_theirs = 0.0, 0.0
+    loss: Any = 0.0
+    loss_theirs: Any = 0.0
     for t in range(STEPS):
         state, state_theirs = ours(x[t], state), theirs(x_theirs[t], state_theirs)
         pairs = list(zip(state, state_theirs if name == "lstm" else (state_theirs,), strict=True))
@@ -114,7 +115,7 @@ def test_layer(name: str, bias: bool, batch: int | None, given_state: bool, batc
     lead = () if batch is None else (batch,)
     x, x_theirs = both(rng, *((batch, STEPS) if batch_first and batch else (STEPS, *lead)), INPUT)
     parts = [both(rng, 1, *lead, HIDDEN) for _ in range(2 if name == "lstm" else 1)]
-    given = [None, None]
+    given: list[Any] = [None, None]
     if given_state:
         given = [tuple(p for p, _ in parts), tuple(p for _, p in parts) if name == "lstm" else parts[0][1]]
     outputs, last = ours(x, given[0])
