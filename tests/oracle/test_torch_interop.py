@@ -73,7 +73,8 @@ def test_cells_from_torch_and_back(name: str, way: str, bias: bool) -> None:
         ours.load_state_dict(nn.interop.from_torch(theirs))
     else:
         theirs.load_state_dict(tensors(nn.interop.to_torch(ours)))
-    state, state_theirs = None, None
+    state: Any = None
+    state_theirs: Any = None
     for x in np.random.default_rng(0).standard_normal((STEPS, BATCH, INPUT)):
         with torch.no_grad():
             state_theirs = theirs(torch.tensor(x), state_theirs)
