@@ -251,6 +251,16 @@ def quiet_norm(array: Any) -> float:
     return math.sqrt(total) if 1e-30 < total < 1e30 else _scaled_norm(flat)
 
 
+def norms_of(arrays: Any) -> Any:
+    """The norm of every entry of the first axis, in one go; inside a walk, as :func:`quiet_norm`."""
+    flat = arrays.reshape(len(arrays), math.prod(arrays.shape[1:]))
+    totals = np.einsum("ij,ij->i", flat, flat).astype(np.float64)
+    norms = np.sqrt(totals)
+    for place in np.flatnonzero(~((totals > 1e-30) & (totals < 1e30))):
+        norms[place] = _scaled_norm(flat[place])
+    return norms
+
+
 def _scaled_norm(flat: Any) -> float:
     flat = flat.astype(np.float64)
     largest = float(np.max(np.abs(flat), initial=0.0))

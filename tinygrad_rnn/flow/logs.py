@@ -21,3 +21,11 @@ def log10_norm(logs: Any) -> float:
     if not math.isfinite(largest):
         return largest
     return largest + 0.5 * math.log10(float(np.sum(10.0 ** (2.0 * (flat - largest)))))
+
+
+def slope(logs: Any) -> float:
+    """The mean change per entry from the first finite logarithm to the last one: −inf if only −inf follows the first, 0 if nothing does."""
+    known = np.flatnonzero(np.isfinite(logs))
+    if known.size > 1:
+        return float((logs[known[-1]] - logs[known[0]]) / (known[-1] - known[0]))
+    return -math.inf if known.size and np.isneginf(logs[known[0] :]).any() else 0.0

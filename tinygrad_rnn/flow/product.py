@@ -12,7 +12,7 @@ from ..errors import ArgumentError
 from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import BackwardStep
 from ..trace import States, Trace
-from .logs import log10
+from .logs import log10, slope
 
 PRESERVED = 0.00434
 """A rate, in log₁₀ per step, that is about 1 %: a gradient that changes less counts as preserved."""
@@ -116,9 +116,8 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
     if matrix is not None:
         radius = float(np.max(np.abs(np.linalg.eigvals(matrix)), initial=0.0))
         largest = float(np.linalg.norm(matrix, 2))
-    reach = int(np.max(lag[np.isfinite(product)]))
     zeros = lag[np.isneginf(product)]
-    rate = float(product[np.isfinite(product)][-1] / reach) if reach else -math.inf if zeros.size else 0.0
+    rate = slope(product)
     if zeros.size:
         said = f"gone: exactly 0 from lag {zeros[0]} on"
     else:

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..primitive import Opaque
-from ..steps import quiet_norm
+from ..steps import norms_of
 from . import recurrence as definitions
 from .recurrence import Recurrence, unroll
 
@@ -158,35 +158,27 @@ class _Run:
     def backward(self, cotangent: Sequence[Array | None], needed: Sequence[bool]) -> tuple[Array | None, ...]:
         """The cotangents of the operands from those of the outputs and of the final state; None for those that are not needed."""
         arriving, *on_state = cotangent
-        flowing = [
-            np.zeros(part.shape, self.dtype) if given is None else np.array(self._sorted(given))
-            for given, part in zip(on_state, self.start, strict=True)
-        ]
+        flowing = self._blocks(len(self.start))
+        for flow, given in zip(flowing, on_state, strict=True):
+            flow[...] = 0.0 if given is None else self._sorted(given)
         shares = _Shares(self, for_x=needed[0], for_weights=any(needed[1 + len(flowing) :]))
         outputs = None if arriving is None else self._each(self._arranged(arriving))
-        seen = None if self.watch is None else [self._blocks(self.steps) for _ in flowing]
+        seen = None if self.watch is None else self._blocks(self.steps + 1, len(flowing))
+        hidden = self._same(flowing[0])
 
         def enter(t: int) -> None:
             """What the outputs hand to the hidden state of step t; after that the cotangents are those of the state."""
             if outputs is not None:
-                np.add(flows[t], outputs[t], out=flows[t])
+                np.add(hidden[t], outputs[t], out=hidden[t])
             if seen is not None:
-                for buffer, flow in zip(seen, flowing, strict=True):
-                    buffer[t] = flow
+                seen[t + 1] = flowing
 
-        flows = self._same(flowing[0])
         self._backward(enter, shares, *flowing)
         if self.watch is not None and seen is not None:
-            self.watch(self._norms(seen, flowing))
+            seen[0] = flowing
+            self.watch(norms_of(seen)[::-1] if self.reverse else norms_of(seen))
         on_x = None if shares.on_x is None else self._rearranged(shares.on_x)
         return (on_x, *(self._unsorted(part) for part in flowing), *shares.of_weights()[: len(needed) - 1 - len(flowing)])
-
-    def _norms(self, seen: list[Array], flowing: list[Array]) -> Array:
-        """‖δ_t‖ of every state in the order of the sequence's steps, the initial state where the recurrence began."""
-        norms = np.zeros(self.steps + 1)
-        for buffer, start in zip(seen, flowing, strict=True):
-            norms = np.hypot(norms, [quiet_norm(state) for state in (start, *buffer)])
-        return norms[::-1] if self.reverse else norms
 
     def _fed(self, weights: Array) -> Iterator[Array]:
         """The inputs' share of every step's pre-activations, (B, G·H): one product for a stretch of steps."""

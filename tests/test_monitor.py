@@ -1,0 +1,113 @@
+"""The monitor: what it tells agrees with an expanded trace, and goes where it is told to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygrad_rnn as tg
+from tinygrad_rnn import flow, nn
+
+LAYERS = {"rnn": (nn.RNN, {}), "relu": (nn.RNN, {"nonlinearity": "relu"}), "lstm": (nn.LSTM, {}), "gru": (nn.GRU, {}),
+          "gru-before": (nn.GRU, {"reset": "before"})}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@given(
+    steps=st.integers(1, 6), batch=st.integers(1, 3), layers=st.integers(1, 2), both=st.booleans(), ragged=st.booleans(),
+    dtype=st.sampled_from(["float64", "float32"]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_monitor_and_trace_agree(name: str, steps: int, batch: int, layers: int, both: bool, ragged: bool, dtype: str, seed: int) -> None:
+    """Norms, gains and rate of every layer and direction are those of the ledger; the initial state apart, which may be a constant."""
+    make, options = LAYERS[name]
+    rng = np.random.default_rng(seed)
+    layer = make(2, 3, layers, bidirectional=both, dtype=dtype, rng=rng, **options)
+    x = rng.normal(size=(steps, batch, 2))
+    lengths = rng.integers(0, steps + 1, batch) if ragged else None
+    with flow.monitor(layer, name="net") as watching:
+        outputs, state = layer(x, None, lengths)
+        loss = (outputs * outputs).sum() + (state[-1] ** 3).sum()
+        loss.backward()
+    ledger = tg.trace(loss)
+    rows = {row.layer.rpartition("/")[2]: row for row in watching.rows}
+    assert len(rows) == layers * (1 + both)
+    assert all(row.layer.startswith("net") for row in watching.rows)
+    for path in ledger.layers:
+        row = rows[path.rpartition("/")[2] if len(rows) > 1 else "net"]
+        states = ledger.states(path)
+        norms = dict(zip(row.time.tolist(), row.norm, strict=True))
+        assert len(norms) == steps + 1
+        expected = [at.norm for at in states]
+        assert oracles.difference([norms[at.time] for at in states], expected) < (1e-12 if dtype == "float64" else 1e-4)
+        assert np.allclose(row.gain[1:], row.norm[1:] / np.where(row.norm[:-1], row.norm[:-1], np.nan), rtol=1e-9, equal_nan=True)
+
+
+def trained(layer: Any, passes: int, **options: Any) -> Any:
+    with flow.monitor(layer, **options) as watching:
+        for _ in range(passes):
+            layer(np.ones((4, 2, 3)))[0].sum().backward()
+    return watching
+
+
+def test_where_rows_go(tmp_path: Any) -> None:
+    """Rows are kept, appended to a file as lines of JSON after what is there, or handed to a function; every=2 records each second."""
+    layer = nn.LSTM(3, 4, rng=0)
+    seen: list[Any] = []
+    kept = trained(layer, 3, to=seen.append)
+    assert seen == list(kept.rows)
+    assert [row.update for row in seen] == [1, 2, 3]
+    path = tmp_path / "run.jsonl"
+    path.write_text('{"layer": "earlier"}\n', encoding="utf-8")
+    trained(layer, 5, to=path, every=2, name="encoder")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line.get("update") for line in lines] == [None, 1, 3, 5]
+    assert lines[1]["layer"] == "encoder"
+    assert lines[1]["norm"] == pytest.approx(seen[0].norm.tolist(), rel=1e-14)
+    assert "encoder" not in str(kept.rows[0])
+    assert "lstm" in str(kept.rows[0])
+
+
+def test_it_ends() -> None:
+    """After remove() nothing is recorded; two monitors do not disturb each other; gradients are the same bits, watched or not."""
+    layer = nn.GRU(3, 4, rng=0)
+    plain = [p.grad.value for p in (layer(np.ones((4, 2, 3)))[0].sum().backward(), layer)[1].parameters()]
+    layer.zero_grad()
+    one, two = flow.monitor(layer), flow.monitor(layer)
+    layer(np.ones((4, 2, 3)))[0].sum().backward()
+    assert all(np.array_equal(a, p.grad.value) for a, p in zip(plain, layer.parameters(), strict=True))
+    one.remove()
+    one.remove()
+    layer(np.ones((4, 2, 3)))[0].sum().backward()
+    assert (len(one.rows), len(two.rows)) == (1, 2)
+
+
+def test_small_norms_are_told() -> None:
+    """In float32 a norm of 1e-30 has a square that is 0; it is told all the same, and the rate is that of 0.5 per step."""
+    layer = nn.RNN(1, 1, bias=False, dtype=np.float32)
+    layer.weight_hh_l0.value = [[0.5]]
+    layer.weight_ih_l0.value = [[0.0]]
+    with flow.monitor(layer) as watching:
+        layer(np.zeros((100, 1, 1)))[1].hidden.sum().backward()
+    row = watching.rows[-1]
+    assert row.norm[-1] == pytest.approx(2.0**-100, rel=1e-5)
+    assert (row.rate, row.half_life) == pytest.approx((np.log10(0.5), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: flow.monitor(nn.LSTMCell(2, 3)), "monitor: expected an nn.RNN, nn.LSTM or nn.GRU, got LSTMCell"),
+        (lambda: flow.monitor(nn.LSTM(2, 3), every=0), "monitor: every must be a whole number of at least 1, got 0"),
+        (lambda: nn.LSTM(2, 3).register_state_hook(3), "register_state_hook: expected a function"),
+    ],
+)
+def test_messages(make: Any, message: str) -> None:
+    """What cannot be watched is refused at once."""
+    with pytest.raises(tg.errors.ArgumentError, match=message):
+        make()

@@ -1,0 +1,148 @@
+"""Telemetry for training: the state cotangents of a layer in every ordinary backward pass, from its kernel, without opening it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..report import Result, Table, aligned, number, power_of_ten
+from .logs import log10, slope
+from .product import half_life, verdict
+
+
+@dataclass(frozen=True)
+class StateNorms(Result):
+    """What one backward pass left of the gradient at every step of one recurrence.
+
+    Attributes:
+        update: which backward pass it was, from 1; ``layer`` its name, such as "lstm/l0".
+        time: the steps, from the last state that the recurrence reached back to the one it began with (0, or T + 1 from the end).
+        norm: ‖δ_t‖ at these steps, over the batch, δ_t = ∂L/∂s_t as it arrives from outside step t.
+        gain: ‖δ‖ at one step by ‖δ‖ at the step before in this order; entry 0 is NaN.
+        rate: the mean log₁₀ gain per step, from the last step that has a gradient as far back as it is not exactly 0.
+        half_life: steps in which the norm halves at this rate; inf if it does not shrink.
+    """
+
+    update: int
+    layer: str
+    time: Any
+    norm: Any
+    gain: Any
+    rate: float
+    half_life: float
+
+    def table(self) -> Table:
+        """One row."""
+        first = self.norm[np.flatnonzero(self.norm)[:1]]
+        ratio = log10(self.norm[-1] / first[0]) if first.size else np.nan
+        row = (
+            self.layer,
+            self.update,
+            number(first[0] if first.size else 0.0),
+            power_of_ten(ratio),
+            verdict(self.rate),
+            f"{self.half_life:.3g}",
+        )
+        return aligned(("layer", "update", "‖δ_T‖", "‖δ₀‖/‖δ_T‖", "per step", "half-life"), [row], "state cotangents")
+
+
+def _measured(update: int, layer: str, reverse: bool, told: Any) -> StateNorms:
+    steps = len(told) - 1
+    time = np.arange(1, steps + 2) if reverse else np.arange(steps, -1, -1)
+    norm = told if reverse else told[::-1]
+    logs = log10(norm)
+    with np.errstate(invalid="ignore"):
+        gain = np.concatenate([[np.nan], 10.0 ** np.diff(logs)])
+    rate = slope(logs)
+    return StateNorms(update, layer, time, norm, gain, rate, half_life(rate))
+
+
+class Monitor:
+    """A monitor at work; made by :func:`monitor`. Leaving its ``with`` block, or ``remove()``, ends it.
+
+    Attributes:
+        rows: the latest :class:`StateNorms`, at most 1,000.
+    """
+
+    def __init__(self, layer: Any, to: Callable[[StateNorms], Any] | str | os.PathLike[str] | None, every: int, name: str) -> None:
+        self.rows: deque[StateNorms] = deque(maxlen=1000)
+        self._to = Path(to) if isinstance(to, (str, os.PathLike)) else to
+        self._every = every
+        self._name = name
+        self._several = layer.num_layers > 1 or layer.bidirectional
+        self._passes: dict[str, int] = {}
+        self._handle = layer.register_state_hook(self._told)
+
+    def _told(self, name: str, norms: Any) -> None:
+        self._passes[name] = count = self._passes.get(name, 0) + 1
+        if (count - 1) % self._every:
+            return
+        row = _measured(count, f"{self._name}/{name}" if self._several else self._name, name.endswith("reverse"), norms)
+        self.rows.append(row)
+        if isinstance(self._to, Path):
+            with self._to.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
+        elif self._to is not None:
+            self._to(row)
+
+    def remove(self) -> None:
+        """Stop listening; calling it twice is harmless."""
+        self._handle.remove()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        latest = f", latest {self.rows[-1].layer}: {verdict(self.rows[-1].rate)}" if self.rows else ""
+        return f"<monitor of {self._name}, {len(self.rows)} rows{latest}>"
+
+
+def monitor(
+    layer: Any, to: Callable[[StateNorms], Any] | str | os.PathLike[str] | None = None, *, every: int = 1, name: str | None = None
+) -> Monitor:
+    """Watch the norms ‖δ_t‖ of a recurrent layer's state cotangents while it trains.
+
+    They are taken from the kernel's own backward pass, at a few per cent of its time (``tests/benchmarks/bench_monitor.py`` measures it).
+    A pass that opens the kernel, such as a trace, tells nothing here and shows everything itself.
+
+    Args:
+        layer: an ``nn.RNN``, ``nn.LSTM`` or ``nn.GRU``; only its calls from now on are watched.
+        to: where each row goes besides ``rows``: a file to which it is appended as a line of JSON, or a function of a
+            :class:`StateNorms` (which hands it to a dashboard, say); what it raises stops the backward pass.
+        every: of so many backward passes one is recorded.
+        name: what the rows call the layer; its own name by default.
+
+    Returns:
+        A :class:`Monitor`; use it in a ``with`` statement, or call ``remove()`` at the end.
+
+    Raises:
+        ArgumentError: if the layer cannot be watched, or ``every`` is not a whole number of at least 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from tinygrad_rnn import flow, nn
+        >>> layer = nn.RNN(2, 8, init=0.5, rng=0)
+        >>> with flow.monitor(layer) as watching:
+        ...     outputs, _ = layer(np.zeros((20, 1, 2)))
+        ...     outputs[-1].sum().backward()
+        >>> row = watching.rows[-1]
+        >>> row.layer, row.norm.shape, round(row.half_life, 1) < 2
+        ('rnn', (21,), True)
+    """
+    if not hasattr(layer, "register_state_hook"):
+        raise ArgumentError(f"monitor: expected an nn.RNN, nn.LSTM or nn.GRU, got {type(layer).__name__}. A cell has no kernel: trace it")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ArgumentError(f"monitor: every must be a whole number of at least 1, got {every!r}")
+    return Monitor(layer, to, every, name or layer._label or type(layer).__name__.lower())
