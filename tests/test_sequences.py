@@ -22,7 +22,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
-from tinygrad_rnn import flow, nn
+from tinygrad_rnn import flow, nn, render
 from tinygrad_rnn.nn import kernels, recurrence
 
 RTOL = {"float64": 1e-12, "float32": 1e-5}
@@ -1071,3 +1071,10 @@ def test_the_highway_of_a_padded_batch() -> None:
     for factor, time_ in zip(road.factor[1:], road.time[:-1], strict=True):
         expected = np.where(empty[time_ - 1][:, None], 1.0, named["forget"].value[0, time_ - 1])
         same(f"factor of step {time_}", factor, expected)
+
+
+def test_the_rolled_picture_of_both_directions() -> None:
+    """In the rolled picture the edges of the forward direction lead from t to t − 1, those of the reversed one from t to t + 1."""
+    outputs, _ = nn.LSTM(2, 3, bidirectional=True, rng=0)(np.ones((4, 1, 2)))
+    source = render.backward_graph(tg.trace(outputs.sum()), rolled=True).source
+    assert source.count("t → t−1") == source.count("t → t+1") == 2  # over W_hh and on the highway

@@ -270,7 +270,7 @@ class _Writer:
             gain = ""
         many = edge.count > 1 and not self.graph.rolled
         gain += " each" if many and gain else ""
-        loop = "t → t−1" if self.graph.rolled and edge.back == 1 else ""
+        loop = {1: "t → t−1", -1: "t → t+1"}.get(edge.back or 0, "") if self.graph.rolled else ""
         if edge.lane is not None:
             colour = theme.highway
             label = f"{edge.label}  {gain}    {loop}".rstrip() + "\n "  # the empty line lifts it off the bold one
