@@ -121,9 +121,7 @@ def primitive(forward: Callable[..., Any], *, name: str | None = ..., elementwis
 def primitive(
     forward: None = ..., *, name: str | None = ..., elementwise: bool = ..., quiet: bool = ...
 ) -> Callable[[Callable[..., Any]], Primitive]: ...
-def primitive(
-    forward: Callable[..., Any] | None = None, *, name: str | None = None, elementwise: bool = False, quiet: bool = False
-) -> Any:
+def primitive(forward: Callable[..., Any] | None = None, *, name: str | None = None, elementwise: bool = False, quiet: bool = False) -> Any:
     """Register a forward function on arrays as a primitive.
 
     Args:

@@ -276,7 +276,9 @@ class Backward:
         """Use the joint pullback while nobody looks; otherwise record the definition and walk that."""
         if primitive.joint_pullback is not None and not self.opens:
             values = [operand if operand.__class__ is np.ndarray else operand.value for operand in node.operands]
-            needed = tuple([isinstance(operand, Node) and (self.wanted is None or operand.order in self.useful) for operand in node.operands])
+            needed = tuple(
+                [isinstance(operand, Node) and (self.wanted is None or operand.order in self.useful) for operand in node.operands]
+            )
             shares = primitive.joint_pullback(cotangent, node.value, node.residual, needed, *values, **(node.statics or {}))
             for position, (operand, share) in enumerate(zip(node.operands, shares, strict=True)):
                 if needed[position] and share is not None:

@@ -1,5 +1,7 @@
 """RNN, GRU and LSTM layers in training: forward and backward of ``outputs.sum()`` in float32, against PyTorch's, with two threads each.
 
+The input is data and needs no gradient, the parameters do.
+
 Both take turns in one process, with a pause between turns: after a NumPy product OpenBLAS's threads go on spinning for tens of
 milliseconds and slow whatever runs next on two cores. The medians count. "products" is the time of the kernel's matrix products alone.
 Peak memory is that of one training step in a fresh process each, above what the process held before it. Run it with
@@ -30,10 +32,9 @@ Turn = Callable[[], Any]
 def ours(name: str, size: tuple[int, ...]) -> Turn:
     steps, batch, inputs, hidden = size
     layer = getattr(nn, name)(inputs, hidden, dtype=np.float32, rng=0)
-    x = tensor(np.random.default_rng(1).standard_normal((steps, batch, inputs)).astype(np.float32), requires_grad=True)
+    x = tensor(np.random.default_rng(1).standard_normal((steps, batch, inputs)).astype(np.float32))
 
     def turn() -> Any:
-        x.grad = None
         layer.zero_grad()
         outputs, _ = layer(x)
         outputs.sum().backward()
@@ -45,10 +46,9 @@ def ours(name: str, size: tuple[int, ...]) -> Turn:
 def theirs(name: str, size: tuple[int, ...]) -> Turn:
     steps, batch, inputs, hidden = size
     layer = getattr(torch.nn, name)(inputs, hidden)
-    x = torch.randn(steps, batch, inputs, requires_grad=True)
+    x = torch.randn(steps, batch, inputs)
 
     def turn() -> Any:
-        x.grad = None
         layer.zero_grad()
         outputs, _ = layer(x)
         outputs.sum().backward()
@@ -78,7 +78,7 @@ def products(name: str, size: tuple[int, ...]) -> Turn:
         for _ in range(steps):
             np.matmul(wide, hh, out=h)
         h.fill(0.5)
-        every_wide.T @ every, every_wide.T @ x, every_wide @ ih
+        every_wide.T @ every, every_wide.T @ x
 
     return turn
 

@@ -17,6 +17,8 @@ rest is left alone. A reversed sequence is turned round first, so every kernel o
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -34,6 +36,27 @@ STRETCH = 1_500_000
 Array = Any
 Watch = Callable[[Array], Any]
 """Who is told the norms of the state cotangents by each backward pass."""
+
+
+class _Scratch(threading.local):
+    """Room that a pass needs only while it runs, kept for the next pass of the same thread.
+
+    Memory that is new to the process costs more than the numbers that are put there: for small layers it was a fifth of all time.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Array] = {}
+
+    def take(self, use: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array with anything in it, which is overwritten the next time that the same use is asked for."""
+        size = math.prod(shape) * dtype.itemsize
+        held = self._held.get(use)
+        if held is None or held.size < size:
+            held = self._held[use] = np.empty(size, np.uint8)
+        return held[:size].view(dtype).reshape(shape)
+
+
+_scratch = _Scratch()
 
 
 class _Run:
@@ -90,9 +113,13 @@ class _Run:
         """Blocks (B, H) side by side, each of them in one piece: NumPy takes a third of the time where rows need not be skipped."""
         return np.empty((*counts, self.batch, self.size), self.dtype)
 
+    def _local(self, steps: int, count: int, use: str = "local") -> Array:
+        """Room for the local derivatives of a stretch, as blocks."""
+        return _scratch.take(use, (steps, count, self.batch, self.size), self.dtype)
+
     def _rows(self, first: int, last: int, count: int) -> Array:
         """What the matrix products of a stretch take, (steps, B, count · H); padding is 0."""
-        rows = np.empty((last - first, self.batch, count * self.size), self.dtype)
+        rows = _scratch.take("rows", (last - first, self.batch, count * self.size), self.dtype)
         if self.active is not None:
             np.copyto(rows, 0.0, where=~self.active[first:last])
         return rows
@@ -133,10 +160,12 @@ class _Run:
         """The rows of one array that are active, for every step."""
         return [array] * self.steps if self.counts is None else [array[..., :count, :] for count in self.counts]
 
-    def _hold(self, states: Array, step: int) -> None:
-        """The rows that are not active at a step keep their state; ``states`` is (T + 1, B, H)."""
-        if self.counts is not None and self.counts[step] < self.batch:
-            states[step + 1, self.counts[step] :] = states[step, self.counts[step] :]
+    def _hold(self, step: int, *states: Array) -> None:
+        """The rows that are not active at a step keep their state; each of the ``states`` is (T + 1, B, H)."""
+        assert self.counts is not None
+        count = self.counts[step]
+        for state in states:
+            state[step + 1, count:] = state[step, count:]
 
     def _stretches(self, blocks: int) -> Iterator[tuple[int, int]]:
         """Stretches of steps, the last one first, for which so many blocks take about ``STRETCH`` bytes."""
@@ -185,7 +214,8 @@ class _Run:
         width = len(weights)
         for first, last in reversed(list(self._stretches(width // self.size))):
             rows = (last - first) * self.batch
-            fed = self.fed[first:last].reshape(rows, weights.shape[1]) @ weights.T
+            fed = _scratch.take("fed", (rows, width), self.dtype)
+            np.matmul(self.fed[first:last].reshape(rows, weights.shape[1]), weights.T, out=fed)
             yield from self._each(fed.reshape(last - first, self.batch, width), first)
 
     def _forward(self) -> tuple[Array, ...]:
@@ -244,11 +274,13 @@ class _RNN(_Run):
         weights = np.ascontiguousarray(self.hh.T)
         products = self._same(self._row(1))
         steps = zip(self._fed(self.fed_by), self._each(hidden), self._each(hidden[1:]), products, strict=False)
+        padded = self.counts is not None
         for t, (pre, past, new, product) in enumerate(steps):
-            np.matmul(past, weights, out=product)
+            np.dot(past, weights, out=product)
             np.add(pre, product, out=pre)
             self._activate(pre, new)
-            self._hold(hidden, t)
+            if padded:
+                self._hold(t, hidden)
         return (hidden[-1],)
 
     def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
@@ -260,7 +292,7 @@ class _RNN(_Run):
                 flow, pre = flows[t], each[t - first]
                 enter(t)
                 np.multiply(local[t - first], flow, out=pre)
-                np.matmul(pre, self.hh, out=flow)
+                np.dot(pre, self.hh, out=flow)
             shares.of_input(first, last, rows)
             shares.of_state(self.hidden[first:last], rows)
 
@@ -280,7 +312,7 @@ class _Tanh(_RNN):
         np.tanh(pre, out=new)
 
     def _derivative(self, new: Array) -> Array:
-        square = new * new
+        square = np.multiply(new, new, out=_scratch.take("local", new.shape, new.dtype))
         return np.subtract(1.0, square, out=square)
 
 
@@ -291,7 +323,7 @@ class _Relu(_RNN):
         np.maximum(pre, 0.0, out=new)
 
     def _derivative(self, new: Array) -> Array:
-        return (new > 0).astype(new.dtype)
+        return np.greater(new, 0.0, out=_scratch.take("local", new.shape, new.dtype))
 
 
 class _LSTM(_Run):
@@ -320,8 +352,9 @@ class _LSTM(_Run):
             self._each(blocks[:, 3:]),
             strict=False,
         )  # fmt: skip
+        padded = self.counts is not None
         for t, pre, past, new, cell, product, terms, written, kept, on_sigmas, on_g, sigmas, g, o, i_f, g_c in steps:
-            np.matmul(past, weights, out=product)
+            np.dot(past, weights, out=product)
             np.add(product, pre, out=product)
             _sigmoid_of_minus(on_sigmas, sigmas)
             np.tanh(on_g, out=g)
@@ -329,8 +362,8 @@ class _LSTM(_Run):
             np.add(written, kept, out=cell)
             np.tanh(cell, out=kept)
             np.multiply(o, kept, out=new)
-            self._hold(hidden, t)
-            self._hold(cells, t)
+            if padded:
+                self._hold(t, hidden, cells)
         return hidden[-1], cells[-1]
 
     def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
@@ -351,7 +384,7 @@ class _LSTM(_Run):
                 np.multiply(of_o[j], on_h, out=on_o[j])
                 np.multiply(of_ifg[j], on_c, out=on_ifg[j])
                 np.multiply(on_c, forgets[t], out=on_c)
-                np.matmul(each[j], weights, out=on_h)
+                np.dot(each[j], weights, out=on_h)
             shares.of_input(first, last, rows)
             shares.of_state(self.hidden[first:last], rows)
         shares.on_hh = self._natural(shares.on_hh)
@@ -359,8 +392,8 @@ class _LSTM(_Run):
     def _derivatives(self, first: int, last: int) -> tuple[Array, Array]:
         """∂h'/∂a_o, ∂c'/∂a_i, ∂c'/∂a_f and ∂c'/∂a_g as blocks, and ∂h'/∂c'."""
         blocks = self.blocks[first:last]
-        through = np.tanh(self.blocks[first + 1 : last + 1, 4])
-        local = self._blocks(last - first, 4)
+        through = np.tanh(self.blocks[first + 1 : last + 1, 4], out=self._local(last - first, 1, "through")[:, 0])
+        local = self._local(last - first, 4)
         sigmas, of_o, of_g = local[:, :3], local[:, 0], local[:, 3]
         np.subtract(1.0, blocks[:, :3], out=sigmas)
         sigmas *= blocks[:, :3]
@@ -399,9 +432,10 @@ class _GRUAfter(_Run):
             self._each(blocks[:, 1:3]), *(self._each(blocks[:, k]) for k in range(4)),
             strict=False,
         )  # fmt: skip
+        padded = self.counts is not None
         for t, fed, past, new, product, on_gates, on_q, terms, sigmas, n, r, z, q in steps:
             fed = _as_blocks(fed, 3)
-            np.matmul(past, weights, out=product)
+            np.dot(past, weights, out=product)
             np.add(on_q, bias, out=q)
             np.add(fed[1:], on_gates, out=sigmas)
             _sigmoid_of_minus(sigmas, sigmas)
@@ -409,7 +443,8 @@ class _GRUAfter(_Run):
             np.add(fed[0], terms, out=n)
             np.tanh(n, out=n)
             _mix(n, z, past, terms, new)
-            self._hold(hidden, t)
+            if padded:
+                self._hold(t, hidden)
         return (hidden[-1],)
 
     def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
@@ -425,7 +460,7 @@ class _GRUAfter(_Run):
                 enter(t)
                 np.multiply(local[j], flow, out=each[j])
                 np.multiply(flow, updates[t], out=flow)
-                np.matmul(recurrent[j], self.hh, out=product)
+                np.dot(recurrent[j], self.hh, out=product)
                 np.add(flow, product, out=flow)
             shares.of_input(first, last, rows[..., : 3 * size])
             shares.of_state(self.hidden[first:last], rows[..., size:])
@@ -435,7 +470,7 @@ class _GRUAfter(_Run):
         """∂h'/∂a_n, ∂h'/∂a_r, ∂h'/∂a_z and ∂h'/∂q as blocks."""
         blocks = self.blocks[first:last]
         n, r, q = blocks[:, 0], blocks[:, 1], blocks[:, 3]
-        local = self._blocks(last - first, 4)
+        local = self._local(last - first, 4)
         of_n, of_r, of_z, of_q = (local[:, k] for k in range(4))
         np.subtract(1.0, blocks[:, 1:3], out=local[:, 1:3])
         np.multiply(n, n, out=of_n)
@@ -471,17 +506,19 @@ class _GRUBefore(_Run):
             *(self._each(blocks[:, k]) for k in range(4)),
             strict=False,
         )  # fmt: skip
+        padded = self.counts is not None
         for t, fed, past, new, product, on_gates, terms, sigmas, r, z, n, m in steps:
             fed = _as_blocks(fed, 3)
-            np.matmul(past, first_two, out=product)
+            np.dot(past, first_two, out=product)
             np.add(fed[:2], on_gates, out=sigmas)
             _sigmoid_of_minus(sigmas, sigmas)
             np.multiply(r, past, out=m)
-            np.matmul(m, last_one, out=terms)
+            np.dot(m, last_one, out=terms)
             np.add(fed[2], terms, out=n)
             np.tanh(n, out=n)
             _mix(n, z, past, terms, new)
-            self._hold(hidden, t)
+            if padded:
+                self._hold(t, hidden)
         return (hidden[-1],)
 
     def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
@@ -501,11 +538,11 @@ class _GRUBefore(_Run):
                 enter(t)
                 np.multiply(of_zn[j], flow, out=on_zn[j])
                 np.multiply(flow, updates[t], out=flow)
-                np.matmul(on_n[j], last_one, out=product)
+                np.dot(on_n[j], last_one, out=product)
                 np.multiply(of_r[j], product, out=on_r[j])
                 np.multiply(product, resets[t], out=product)
                 np.add(flow, product, out=flow)
-                np.matmul(r_and_z[j], first_two, out=product)
+                np.dot(r_and_z[j], first_two, out=product)
                 np.add(flow, product, out=flow)
             shares.of_input(first, last, rows)
             shares.of_state(self.hidden[first:last], rows[..., : 2 * size], slice(2 * size))
@@ -515,7 +552,7 @@ class _GRUBefore(_Run):
         """∂m/∂a_r, ∂h'/∂a_z and ∂h'/∂a_n as blocks."""
         blocks, past = self.blocks[first:last], self.hidden[first:last]
         n = blocks[:, 2]
-        local = self._blocks(last - first, 3)
+        local = self._local(last - first, 3)
         of_r, of_z, of_n = (local[:, k] for k in range(3))
         np.subtract(1.0, blocks[:, :2], out=local[:, :2])
         np.multiply(n, n, out=of_n)
@@ -523,7 +560,7 @@ class _GRUBefore(_Run):
         of_n *= of_z
         local[:, :2] *= blocks[:, :2]
         of_r *= past
-        of_z *= past - n
+        of_z *= np.subtract(past, n, out=self._local(last - first, 1, "through")[:, 0])
         return local
 
 
