@@ -89,7 +89,7 @@ from .transforms import checkpoint, detect_anomaly, enable_grad, grad, hessian, 
 
 __version__ = "0.1.0"
 
-_LATER = ("flow", "nn", "optim", "render", "tasks", "testing")
+_LATER = ("experiments", "flow", "nn", "optim", "render", "tasks", "testing")
 
 
 def __getattr__(name: str) -> Any:
