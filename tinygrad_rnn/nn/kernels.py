@@ -249,13 +249,13 @@ class _Shares:
         if self.on_x is not None:
             np.matmul(flat, run.fed_by[:, : run.inputs], out=self.on_x[first:last].reshape(rows, run.inputs))
         if self.for_weights:
-            self.on_fed_by += flat.T @ run.fed[first:last].reshape(rows, run.fed.shape[-1])
+            _add_product(flat, run.fed[first:last].reshape(rows, run.fed.shape[-1]), self.on_fed_by)
 
     def of_state(self, past: Array, pre: Array, gates: slice = slice(None)) -> None:
         """``pre`` is the cotangent of ``past`` W_hhᵀ in a stretch, for some rows of W_hh."""
         if self.for_weights:
             rows = pre.shape[0] * pre.shape[1]
-            self.on_hh[gates] += pre.reshape(rows, pre.shape[-1]).T @ past.reshape(rows, past.shape[-1])
+            _add_product(pre.reshape(rows, pre.shape[-1]), past.reshape(rows, past.shape[-1]), self.on_hh[gates])
 
     def of_weights(self) -> tuple[Array | None, ...]:
         """Those of W_ih, W_hh, b and b_hn."""
@@ -264,6 +264,11 @@ class _Shares:
         on_fed_by = self.run._natural(self.on_fed_by)
         inputs = self.run.inputs
         return on_fed_by[:, :inputs], self.on_hh, on_fed_by[:, -1], self.on_bias_hn
+
+
+def _add_product(left: Array, right: Array, total: Array) -> None:
+    """Add leftᵀ right."""
+    total += np.matmul(left.T, right, out=_scratch.take("product", total.shape, total.dtype))
 
 
 class _RNN(_Run):
@@ -329,7 +334,7 @@ class _Relu(_RNN):
 class _LSTM(_Run):
     """c' = f ⊙ c + i ⊙ g, h' = o ⊙ tanh(c').
 
-    A step's blocks are o, i, f, g and the cell state before it: o, i and f are one σ, and [i, f] ⊙ [g, c] is one product.
+    A step's blocks are o, i, f, g, the cell state before it, and tanh(c'): o, i and f are one σ, and [i, f] ⊙ [g, c] is one product.
     """
 
     recurrence = definitions.LSTM
@@ -337,7 +342,7 @@ class _LSTM(_Run):
 
     def _forward(self) -> tuple[Array, ...]:
         size, hidden = self.size, self.hidden
-        self.blocks = blocks = self._blocks(self.steps + 1, 5)
+        self.blocks = blocks = self._blocks(self.steps + 1, 6)
         cells = blocks[:, 4]
         cells[0] = self.start[1]
         signs = np.repeat(np.array([-1, -1, -1, 1], self.dtype), size)[:, None]
@@ -349,19 +354,19 @@ class _LSTM(_Run):
             self._fed(self.fed_by * signs), self._each(hidden), self._each(hidden[1:]), self._each(cells[1:]), self._same(product),
             self._same(terms), self._same(terms[0]), self._same(terms[1]), self._same(turned[:3]), self._same(turned[3]),
             self._each(blocks[:, :3]), self._each(blocks[:, 3]), self._each(blocks[:, 0]), self._each(blocks[:, 1:3]),
-            self._each(blocks[:, 3:]),
+            self._each(blocks[:, 3:5]), self._each(blocks[:, 5]),
             strict=False,
         )  # fmt: skip
         padded = self.counts is not None
-        for t, pre, past, new, cell, product, terms, written, kept, on_sigmas, on_g, sigmas, g, o, i_f, g_c in steps:
+        for t, pre, past, new, cell, product, terms, written, kept, on_sigmas, on_g, sigmas, g, o, i_f, g_c, shown in steps:
             np.dot(past, weights, out=product)
             np.add(product, pre, out=product)
             _sigmoid_of_minus(on_sigmas, sigmas)
             np.tanh(on_g, out=g)
             np.multiply(i_f, g_c, out=terms)
             np.add(written, kept, out=cell)
-            np.tanh(cell, out=kept)
-            np.multiply(o, kept, out=new)
+            np.tanh(cell, out=shown)
+            np.multiply(o, shown, out=new)
             if padded:
                 self._hold(t, hidden, cells)
         return hidden[-1], cells[-1]
@@ -391,20 +396,18 @@ class _LSTM(_Run):
 
     def _derivatives(self, first: int, last: int) -> tuple[Array, Array]:
         """∂h'/∂a_o, ∂c'/∂a_i, ∂c'/∂a_f and ∂c'/∂a_g as blocks, and ∂h'/∂c'."""
-        blocks = self.blocks[first:last]
-        through = np.tanh(self.blocks[first + 1 : last + 1, 4], out=self._local(last - first, 1, "through")[:, 0])
-        local = self._local(last - first, 4)
-        sigmas, of_o, of_g = local[:, :3], local[:, 0], local[:, 3]
-        np.subtract(1.0, blocks[:, :3], out=sigmas)
-        sigmas *= blocks[:, :3]
-        of_o *= through
-        local[:, 1:3] *= blocks[:, 3:]
-        np.multiply(blocks[:, 3], blocks[:, 3], out=of_g)
-        np.subtract(1.0, of_g, out=of_g)
-        of_g *= blocks[:, 1]
-        through *= through
-        np.subtract(1.0, through, out=through)
-        through *= blocks[:, 0]
+        blocks, hidden = self.blocks[first:last], self.hidden[first + 1 : last + 1]
+        o, i, g, shown = (blocks[:, k] for k in (0, 1, 3, 5))
+        local, through = self._local(last - first, 4), self._local(last - first, 1, "through")[:, 0]
+        np.subtract(1.0, blocks[:, :3], out=local[:, :3])
+        local[:, 0] *= hidden  # (1 − o) o tanh(c')
+        local[:, 1:3] *= blocks[:, 1:3]
+        local[:, 1:3] *= blocks[:, 3:5]
+        np.multiply(g, g, out=local[:, 3])
+        np.subtract(1.0, local[:, 3], out=local[:, 3])
+        local[:, 3] *= i
+        np.multiply(hidden, shown, out=through)
+        np.subtract(o, through, out=through)  # o (1 − tanh²(c'))
         return local, through
 
 

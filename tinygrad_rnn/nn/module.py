@@ -61,7 +61,11 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__}: a module needs a method forward(self, …)")
 
     def _members(self) -> Iterator[tuple[str, Parameter | Module]]:
-        return (member for name, value in vars(self).items() for member in _held(name, value))
+        for name, value in vars(self).items():
+            if isinstance(value, (Parameter, Module)):
+                yield name, value
+            elif isinstance(value, (list, dict, tuple)) and value:
+                yield from _held(name, value)
 
     def children(self) -> Iterator[tuple[str, Module]]:
         """The modules held directly, by name."""
