@@ -210,6 +210,22 @@ class Trace:
         """What is known of the node where the pass began."""
         return self._infos.numbered()[self._root].made
 
+    def node(self, tensor: Tensor) -> NodeInfo:
+        """What is known of the node of a Tensor that was on the way to the loss; its ``order`` is that of the steps.
+
+        Raises:
+            ArgumentError: if the pass did not come by it.
+        """
+        node = tensor.node if isinstance(tensor, Tensor) else None
+        info = None if node is None else self._infos.numbered().get(node.order)
+        if info is None:
+            what = f"a Tensor of shape {tensor.shape}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ArgumentError(
+                f"trace: expected a Tensor that the loss was computed from, got {getattr(tensor, 'name', None) or what}. It takes no part, "
+                "requires no gradient, or was given a new value since; trace before the optimiser's step"
+            )
+        return info.made
+
     def _land(self) -> None:
         """Sort the landmarks into recurrences and steps."""
         landed, self._landed = self._landed, []

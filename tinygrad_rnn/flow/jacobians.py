@@ -1,0 +1,387 @@
+"""Step Jacobians: what one step of a recurrence multiplies a state cotangent by, read off the maps that a trace kept."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError
+from ..linear_maps import Identity, LinearMap, Mask, MatMul, Place, Scale, Scatter
+from ..report import Result, Table, aligned, number, power_of_ten
+from ..steps import BackwardStep
+from ..trace import States, Trace
+from .logs import log10
+from .product import selected_lags
+from .stacks import Slab, Stack, between, pull, with_arrays
+
+
+@dataclass(frozen=True)
+class StepJacobians(Result):
+    """The Jacobians J_t = ∂s_t/∂s_{t−1} of one recurrence, for every step and sequence, and what follows from them.
+
+    Arrays have one entry per step first, in the order in which the recurrence ran, and one per sequence of the batch second (B = 1
+    where there is no batch). Rows are outputs, columns inputs; s = h, or [h; c] for the LSTM, so S = H or 2H.
+
+    Attributes:
+        layer: the recurrence's path.
+        parts: what the state consists of, in order: ("hidden",) or ("hidden", "cell").
+        time: the step t of each Jacobian; its input is the state of the step before, in the order of the recurrence.
+        jacobian: (steps, B, S, S).
+
+    What follows is computed when it is asked for.
+    """
+
+    layer: str
+    parts: tuple[str, ...]
+    time: Any
+    jacobian: Any
+
+    @cached_property
+    def singular_values(self) -> Any:
+        """Of every J_t, largest first: (steps, B, S)."""
+        return np.linalg.svd(self._double, compute_uv=False)
+
+    @cached_property
+    def spectral_radius(self) -> Any:
+        """The largest ∣eigenvalue∣ of every J_t: (steps, B). It decides the limit of a power, not what one step does."""
+        return np.max(np.abs(np.linalg.eigvals(self._double)), axis=-1)
+
+    @property
+    def condition(self) -> Any:
+        """σ_max/σ_min of every J_t: (steps, B); inf where a direction is lost for good, NaN where J_t = 0."""
+        largest, smallest = self.singular_values[..., 0], self.singular_values[..., -1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return largest / smallest
+
+    @cached_property
+    def log10_product(self) -> Any:
+        """log₁₀ ‖J_T ⋯ J_t‖₂ for every step t: (steps, B). Exact: the product is rescaled as it goes, so 10⁻⁴⁰⁰ is a number."""
+        jacobian = self._double
+        product = np.broadcast_to(np.eye(jacobian.shape[-1]), jacobian.shape[1:])
+        exponent = np.zeros(jacobian.shape[1])
+        logs = np.empty(jacobian.shape[:2])
+        for k in reversed(range(len(jacobian))):
+            product = product @ jacobian[k]
+            largest = np.max(np.abs(product), axis=(-2, -1))
+            product = product / np.where(largest > 0, largest, 1.0)[:, None, None]
+            exponent = exponent + log10(largest)
+            logs[k] = exponent + np.where(largest > 0, log10(np.linalg.norm(product, 2, axis=(-2, -1))), 0.0)
+        return logs
+
+    @property
+    def log10_product_of_norms(self) -> Any:
+        """log₁₀ of ‖J_T‖₂ ⋯ ‖J_t‖₂ for every step t: (steps, B). The norm of the product is at most this."""
+        return np.cumsum(log10(self.singular_values[::-1, :, 0]), axis=0)[::-1]
+
+    @cached_property
+    def lyapunov_exponents(self) -> Any:
+        """The mean ln of the growth per step along S directions, fastest first: (B, S), by repeated QR; −inf where all is lost.
+
+        The first is what the product's norm tends to per step; negative, the recurrence forgets; positive, it is chaotic.
+        """
+        jacobian = self._double
+        frame = np.broadcast_to(np.eye(jacobian.shape[-1]), jacobian.shape[1:])
+        total = np.zeros(jacobian.shape[1:3])
+        with np.errstate(divide="ignore"):
+            for one in jacobian:
+                frame, triangle = np.linalg.qr(one @ frame)
+                total += np.log(np.abs(np.diagonal(triangle, axis1=-2, axis2=-1)))
+        return -np.sort(-total / max(len(jacobian), 1), axis=-1)
+
+    @property
+    def _double(self) -> Any:
+        return self.jacobian.astype(np.float64, copy=False)
+
+    def table(self) -> Table:
+        """Selected lags, counted from the last step; for a batch, the largest over its sequences."""
+        columns = ("lag", "step", "σ_max", "σ_min", "∣λ∣_max", "condition", "‖∏ J‖", "∏ ‖J‖")
+        rows = []
+        for k in selected_lags(len(self.time) - 1):
+            place = len(self.time) - 1 - k
+            values = self.singular_values[place]
+            several = values[:, 0], values[:, -1], self.spectral_radius[place], self.condition[place]
+            logs = self.log10_product[place], self.log10_product_of_norms[place]
+            rows.append(
+                (k + 1, self.time[place], *(number(float(np.max(v))) for v in several), *(power_of_ten(float(np.max(v))) for v in logs))
+            )
+        first = float(np.max(self.lyapunov_exponents))
+        title = f"{self.layer}: {len(self.time)} step Jacobians of size {self.jacobian.shape[-1]}"
+        return aligned(columns, rows, title, f"largest Lyapunov exponent {number(first)} per step")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field and what follows from it, in types that JSON knows."""
+        from ..report import plain
+
+        more = ("singular_values", "spectral_radius", "condition", "log10_product", "log10_product_of_norms", "lyapunov_exponents")
+        return {**super().to_dict(), **{name: plain(getattr(self, name)) for name in more}}
+
+
+def step_jacobians(trace: Trace, layer: Any = None) -> StepJacobians:
+    """The Jacobian of every step of a recurrence, for every sequence of the batch, from the maps of the ledger alone.
+
+        J_t = ∂s_t/∂s_{t−1} = Σ over the paths from s_t to s_{t−1} of the product of their maps
+
+    If the loss reads only the last state, δ_t = J_{t+1}ᵀ ⋯ J_Tᵀ δ_T with the state cotangents δ_t = ``states[t].cotangent``. The idle
+    steps of a padded sequence have the identity. A recurrence that read the sequence from its end has its steps in the order T, …, 1.
+    Every path between the two states counts, also one that leaves the cell (an output fed back as the next input). One sequence of
+    a batch must not act on another.
+
+    Args:
+        trace: with keep="arrays". Steps are there as far as a gradient came by: trace a loss that reads the last state.
+        layer: the recurrence's path or module; None if there is only one.
+
+    Returns:
+        :class:`StepJacobians`. The Jacobians take steps · B · S² numbers.
+
+    Raises:
+        ArgumentError: if no such recurrence was traced, it has only one step, or the trace has only norms.
+
+    Source:
+        Pascanu, Mikolov & Bengio 2013; Chen, Pennington & Schoenholz 2018 (their singular values); Benettin et al. 1980 (the exponents).
+
+    Example:
+        >>> import numpy as np, tinygrad_rnn as tg
+        >>> from tinygrad_rnn import flow, nn
+        >>> outputs, _ = nn.LSTM(2, 3, rng=0)(np.ones((20, 1, 2)))
+        >>> ledger = tg.trace(outputs[-1].sum())
+        >>> found = flow.step_jacobians(ledger)
+        >>> found.jacobian.shape
+        (19, 1, 6, 6)
+        >>> states = ledger.states()
+        >>> bool(np.allclose(states[20].cotangent[0] @ found.jacobian[-1, 0], states[19].cotangent[0]))
+        True
+    """
+    steps = with_arrays(trace, "step_jacobians")
+    states = trace.states(layer)
+    roles = tuple(role for role in ("hidden", "cell") if any(getattr(at, role) is not None for at in states))
+    stretches = _stretches(steps, states, roles)
+    if not stretches:
+        raise ArgumentError(
+            f"step_jacobians: {states.path!r} has no two steps with {' and '.join(roles)}; expected at least two. Trace a loss that reads "
+            "its last state"
+        )
+    shape = getattr(states[stretches[0].time], roles[0]).node.shape
+    batch, size = math.prod(shape[:-1]), shape[-1]
+    jacobian = np.empty((len(stretches), *shape[:-1], len(roles) * size, len(roles) * size), stretches[0].path[0].node.dtype)
+    with np.errstate(all="ignore"):
+        for run in _alike(stretches):
+            _differentiate([stretches[k] for k in run], jacobian[run[0] : run[-1] + 1])
+    return StepJacobians(
+        layer=states.path,
+        parts=roles,
+        time=np.array([stretch.time for stretch in stretches]),
+        jacobian=jacobian.reshape(len(stretches), batch, *jacobian.shape[-2:]),
+    )
+
+
+# -- from a state to the one before it ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """The edges from the parts of one state to those of the state before it."""
+
+    time: int
+    path: list[BackwardStep]
+    starts: list[int]
+    ends: list[int]
+
+
+def _stretches(steps: Sequence[BackwardStep], states: States, roles: tuple[str, ...]) -> list[_Stretch]:
+    """One per pair of states. Steps are sorted by their nodes' numbers, so each is looked for in a slice of its own."""
+    numbers = [-step.node.order for step in steps]
+    found = []
+    for past, here in pairwise(states):
+        if any(getattr(at, role) is None for at in (past, here) for role in roles):
+            continue
+        starts = [getattr(here, role).node.order for role in roles]
+        ends = [getattr(past, role).node.order for role in roles]
+        first, stop = bisect_left(numbers, -max(starts)), bisect_left(numbers, -min(ends))
+        found.append(_Stretch(here.time, between(steps[first:stop], starts, ends), starts, ends))
+    return found
+
+
+def _alike(stretches: list[_Stretch]) -> list[list[int]]:
+    """Neighbours that do the same with other numbers, to be done at once."""
+    runs: list[list[int]] = []
+    last: Any = None
+    for k, stretch in enumerate(stretches):
+        form = _form(stretch)
+        if runs and form is not None and form == last:
+            runs[-1].append(k)
+        else:
+            runs.append([k])
+        last = form
+    return runs
+
+
+def _form(stretch: _Stretch) -> Any:
+    """What a stretch does, apart from its factors: equal for stretches that differ in nothing else. None if it must go by itself."""
+    places = {order: k for k, order in enumerate(stretch.starts)}
+    form: list[Any] = []
+    for step in stretch.path:
+        linear_map, order, operand = step.map, step.operand.order, step.operand
+        source = places[step.node.order]
+        target = places.setdefault(order, len(places))
+        if isinstance(linear_map, Scale):
+            detail: Any = np.shape(linear_map.factor) or linear_map.factor
+        elif isinstance(linear_map, MatMul):
+            if linear_map.side != "right" or linear_map.matrix.ndim != 2:
+                return None
+            detail = id(linear_map.matrix)
+        elif isinstance(linear_map, (Scatter, Place)):
+            whole = operand.shape if isinstance(linear_map, Scatter) else step.node.shape
+            detail = _columns(linear_map.key, whole)
+            if detail is None:
+                return None
+        elif isinstance(linear_map, Identity):
+            detail = None
+        else:
+            return None
+        form.append((linear_map.__class__, source, target, detail, operand.shape))
+    return form, [places.get(order) for order in stretch.ends]
+
+
+def _columns(key: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Where a range of the last axis begins and ends, if that is what an index expression picks."""
+    if key.__class__ is not tuple or not key or key[-1].__class__ is not slice or key[-1].step not in (None, 1):
+        return None
+    lead = key[:-1]
+    if lead != (Ellipsis,) and (len(lead) != len(shape) - 1 or any(part != slice(None) for part in lead)):
+        return None
+    first, stop, _ = key[-1].indices(shape[-1])
+    return first, max(first, stop)
+
+
+def _differentiate(run: list[_Stretch], into: Any) -> None:
+    """Pull the basis of the state back through one stretch, or through several that are alike, with the steps as one more batch axis."""
+    model = run[0]
+    many = len(run) > 1
+    shape = into.shape[:-2] if many else into.shape[1:-2]
+    size = into.shape[-1] // len(model.starts)
+    held: dict[int, _Rows] = {}
+    for k, order in enumerate(model.starts):
+        held.setdefault(order, _Rows(size)).add(k * size, 0, np.ones((*shape, size), into.dtype))
+    for place, step in enumerate(model.path):
+        linear_map, operand = step.map, step.operand
+        assert linear_map is not None
+        if many and isinstance(linear_map, Scale) and np.ndim(linear_map.factor):
+            factors = np.stack([stretch.path[place].map.factor for stretch in run])  # type: ignore[union-attr]
+            linear_map = linear_map.__class__(
+                factors.reshape(len(run), *(1,) * (len(step.node.shape) + 1 - factors.ndim), *factors.shape[1:])
+            )
+        target = held.get(operand.order)
+        if target is None:
+            target = held[operand.order] = _Rows(operand.shape[-1] if operand.shape else 1)
+        _pull_rows(linear_map, held[step.node.order], target, step, (*shape, into.shape[-1]))
+    result = into if many else into[0]
+    result[...] = 0.0
+    for k, order in enumerate(model.ends):
+        if order in held:
+            held[order].write(result[..., k * size : (k + 1) * size])
+
+
+class _Rows:
+    """∂s/∂v for one value v of width W: as diagonals, while only elementwise operations stand between, and as a matrix (…, S, W).
+
+    A diagonal at (row, column, n) with entries d (…, n) says ∂s[row + i]/∂v[column + i] = d[i].
+    """
+
+    __slots__ = ("dense", "diagonals", "own", "width")
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.diagonals: dict[tuple[int, int, int], Any] = {}
+        self.dense: Any = None
+        self.own = False
+
+    def add(self, row: int, column: int, entries: Any) -> None:
+        place = row, column, entries.shape[-1]
+        held = self.diagonals.get(place)
+        self.diagonals[place] = entries if held is None else held + entries
+
+    def add_dense(self, matrix: Any, *, own: bool) -> None:
+        if self.dense is None:
+            self.dense, self.own = matrix, own
+        elif self.own:
+            self.dense += matrix
+        else:
+            self.dense, self.own = self.dense + matrix, True
+
+    def write(self, into: Any) -> None:
+        """Add everything to a matrix (…, S, W)."""
+        if self.dense is not None:
+            into += self.dense
+        for (row, column, size), entries in self.diagonals.items():
+            steps = np.arange(size)
+            into[..., row + steps, column + steps] += entries
+
+    def whole(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Everything as one matrix; ``shape`` is (…, S)."""
+        matrix = np.zeros((*shape, self.width), dtype)
+        self.write(matrix)
+        return matrix
+
+
+def _pull_rows(linear_map: LinearMap, source: _Rows, target: _Rows, step: BackwardStep, shape: tuple[int, ...]) -> None:
+    """Add to the operand's rows what goes over one edge; ``shape`` is (…, S)."""
+    if isinstance(linear_map, Identity):
+        for (row, column, _), entries in source.diagonals.items():
+            target.add(row, column, entries)
+        if source.dense is not None:
+            target.add_dense(source.dense, own=False)
+    elif isinstance(linear_map, Scale) and np.ndim(linear_map.factor) <= len(shape):
+        factor, masks = linear_map.factor, isinstance(linear_map, Mask)
+        for (row, column, size), entries in source.diagonals.items():
+            part = factor[..., column : column + size] if np.ndim(factor) and factor.shape[-1] > 1 else factor
+            target.add(row, column, np.where(part, entries, 0.0) if masks else entries * part)
+        if source.dense is not None:
+            spread = factor[..., None, :] if np.ndim(factor) else factor
+            target.add_dense(np.where(spread, source.dense, 0.0) if masks else source.dense * spread, own=True)
+    elif isinstance(linear_map, MatMul) and linear_map.side == "right" and linear_map.matrix.ndim == 2:
+        target.add_dense(_through_matrix(source, linear_map.matrix.T, shape), own=True)
+    elif isinstance(linear_map, Scatter) and (columns := _columns(linear_map.key, step.operand.shape)):
+        for (row, column, _), entries in source.diagonals.items():
+            target.add(row, column + columns[0], entries)
+        if source.dense is not None:
+            placed = np.zeros((*shape, target.width), source.dense.dtype)
+            placed[..., columns[0] : columns[1]] = source.dense
+            target.add_dense(placed, own=True)
+    elif isinstance(linear_map, Place) and (columns := _columns(linear_map.key, step.node.shape)):
+        first, stop = columns
+        for (row, column, size), entries in source.diagonals.items():
+            start, end = max(column, first), min(column + size, stop)
+            if start < end:
+                target.add(row + start - column, start - first, entries[..., start - column : end - column])
+        if source.dense is not None:
+            target.add_dense(source.dense[..., first:stop], own=False)
+    else:
+        _pull_anything(linear_map, source, target, step, shape)
+
+
+def _through_matrix(source: _Rows, matrix: Any, shape: tuple[int, ...]) -> Any:
+    """The rows times a matrix. Diagonals cost one multiplication per entry of the result and no sum."""
+    if source.dense is None:
+        product = np.zeros((*shape, matrix.shape[-1]), matrix.dtype)
+    else:
+        flat = source.dense.reshape(-1, source.dense.shape[-1]) @ matrix
+        product = flat.reshape(*shape, matrix.shape[-1])
+    for (row, column, size), entries in source.diagonals.items():
+        product[..., row : row + size, :] += entries[..., None] * matrix[column : column + size]
+    return product
+
+
+def _pull_anything(linear_map: LinearMap, source: _Rows, target: _Rows, step: BackwardStep, shape: tuple[int, ...]) -> None:
+    """Any other map, as on a stack of cotangents, one per row."""
+    node, operand = step.node.shape, step.operand.shape
+    rows = np.moveaxis(source.whole(shape, step.node.dtype), -2, 0)
+    stack = Stack(operand)
+    pull(linear_map, Stack(node, {None: Slab(0, rows.reshape(len(rows), *node))}), stack)
+    target.add_dense(np.moveaxis(stack.whole().values, 0, -2), own=False)
