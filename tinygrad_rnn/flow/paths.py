@@ -197,7 +197,7 @@ def _predicate(ledger: Trace, marked: Any, layer: Any) -> tuple[Callable[[Backwa
 def _count(path: list[BackwardStep], start: int, goal: int, chosen: set[int], bins: int) -> tuple[int, ...]:
     """How many paths there are in each bin: the same recursion, on whole numbers by node, place on its first axis, and bin."""
     none = [0] * bins
-    counts: dict[int, dict[int | None, list[int]]] = {start: {None: [1] + none[1:]}}
+    counts: dict[int, dict[int | None, list[int]]] = {start: {None: [1, *none[1:]]}}
     left = start
     for step in path:
         order = step.node.order
