@@ -19,7 +19,7 @@ from ..steps import BackwardStep
 from ..trace import States, Trace
 from .logs import log10
 from .product import selected_lags
-from .stacks import Slab, Stack, between, pull, with_arrays
+from .stacks import Slab, Stack, between, carry, with_arrays
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,12 @@ def step_jacobians(trace: Trace, layer: Any = None) -> StepJacobians:
     batch, size = math.prod(shape[:-1]), shape[-1]
     jacobian = np.empty((len(stretches), *shape[:-1], len(roles) * size, len(roles) * size), stretches[0].path[0].node.dtype)
     with np.errstate(all="ignore"):
-        for run in _alike(stretches):
-            _differentiate([stretches[k] for k in run], jacobian[run[0] : run[-1] + 1])
+        for run in _alike(stretches, shape[:-1]):
+            some, into = [stretches[k] for k in run], jacobian[run[0] : run[-1] + 1]
+            if _form(some[0], shape[:-1]) is None:
+                _differentiate_anything(some[0], into[0])
+            else:
+                _differentiate(some, into)
     return StepJacobians(
         layer=states.path,
         parts=roles,
@@ -208,12 +212,12 @@ def _stretches(steps: Sequence[BackwardStep], states: States, roles: tuple[str, 
     return found
 
 
-def _alike(stretches: list[_Stretch]) -> list[list[int]]:
+def _alike(stretches: list[_Stretch], batch: tuple[int, ...]) -> list[list[int]]:
     """Neighbours that do the same with other numbers, to be done at once."""
     runs: list[list[int]] = []
     last: Any = None
     for k, stretch in enumerate(stretches):
-        form = _form(stretch)
+        form = _form(stretch, batch)
         if runs and form is not None and form == last:
             runs[-1].append(k)
         else:
@@ -222,12 +226,17 @@ def _alike(stretches: list[_Stretch]) -> list[list[int]]:
     return runs
 
 
-def _form(stretch: _Stretch) -> Any:
-    """What a stretch does, apart from its factors: equal for stretches that differ in nothing else. None if it must go by itself."""
+def _form(stretch: _Stretch, batch: tuple[int, ...]) -> Any:
+    """What a stretch does, apart from its factors: equal for stretches that differ in nothing else.
+
+    None if it has other maps than those of :func:`_pull_rows`, or values that are not (batch, width).
+    """
     places = {order: k for k, order in enumerate(stretch.starts)}
     form: list[Any] = []
     for step in stretch.path:
         linear_map, order, operand = step.map, step.operand.order, step.operand
+        if operand.shape[:-1] != batch or len(operand.shape) == len(batch):
+            return None
         source = places[step.node.order]
         target = places.setdefault(order, len(places))
         if isinstance(linear_map, Scale):
@@ -279,13 +288,29 @@ def _differentiate(run: list[_Stretch], into: Any) -> None:
             )
         target = held.get(operand.order)
         if target is None:
-            target = held[operand.order] = _Rows(operand.shape[-1] if operand.shape else 1)
+            target = held[operand.order] = _Rows(operand.shape[-1])
         _pull_rows(linear_map, held[step.node.order], target, step, (*shape, into.shape[-1]))
     result = into if many else into[0]
     result[...] = 0.0
     for k, order in enumerate(model.ends):
         if order in held:
             held[order].write(result[..., k * size : (k + 1) * size])
+
+
+def _differentiate_anything(stretch: _Stretch, into: Any) -> None:
+    """The same by a stack with one cotangent per row of the basis."""
+    rows, shape = into.shape[-1], into.shape[:-2]
+    size = rows // len(stretch.starts)
+    basis = np.eye(rows, dtype=into.dtype).reshape(rows, *(1,) * len(shape), len(stretch.starts), size)
+    seeds: dict[int, Stack] = {}
+    for k, order in enumerate(stretch.starts):
+        part = np.broadcast_to(basis[..., k, :], (rows, *shape, size))
+        seeds.setdefault(order, Stack((*shape, size))).add(None, Slab(0, part))
+    arrived = carry(stretch.path, seeds, stretch.ends)
+    into[...] = 0.0
+    for k, order in enumerate(stretch.ends):
+        if order in arrived:
+            into[..., k * size : (k + 1) * size] = np.moveaxis(arrived[order].array(rows), 0, -2)
 
 
 class _Rows:
@@ -323,12 +348,6 @@ class _Rows:
             steps = np.arange(size)
             into[..., row + steps, column + steps] += entries
 
-    def whole(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Everything as one matrix; ``shape`` is (…, S)."""
-        matrix = np.zeros((*shape, self.width), dtype)
-        self.write(matrix)
-        return matrix
-
 
 def _pull_rows(linear_map: LinearMap, source: _Rows, target: _Rows, step: BackwardStep, shape: tuple[int, ...]) -> None:
     """Add to the operand's rows what goes over one edge; ``shape`` is (…, S)."""
@@ -362,8 +381,6 @@ def _pull_rows(linear_map: LinearMap, source: _Rows, target: _Rows, step: Backwa
                 target.add(row + start - column, start - first, entries[..., start - column : end - column])
         if source.dense is not None:
             target.add_dense(source.dense[..., first:stop], own=False)
-    else:
-        _pull_anything(linear_map, source, target, step, shape)
 
 
 def _through_matrix(source: _Rows, matrix: Any, shape: tuple[int, ...]) -> Any:
@@ -376,12 +393,3 @@ def _through_matrix(source: _Rows, matrix: Any, shape: tuple[int, ...]) -> Any:
     for (row, column, size), entries in source.diagonals.items():
         product[..., row : row + size, :] += entries[..., None] * matrix[column : column + size]
     return product
-
-
-def _pull_anything(linear_map: LinearMap, source: _Rows, target: _Rows, step: BackwardStep, shape: tuple[int, ...]) -> None:
-    """Any other map, as on a stack of cotangents, one per row."""
-    node, operand = step.node.shape, step.operand.shape
-    rows = np.moveaxis(source.whole(shape, step.node.dtype), -2, 0)
-    stack = Stack(operand)
-    pull(linear_map, Stack(node, {None: Slab(0, rows.reshape(len(rows), *node))}), stack)
-    target.add_dense(np.moveaxis(stack.whole().values, 0, -2), own=False)
