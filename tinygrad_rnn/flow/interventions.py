@@ -85,7 +85,7 @@ class Intervention:
                 raise ArgumentError(
                     f"{name}: {what} must be a function of a BackwardStep, got {type(function).__name__}. flow.edges(…) makes one"
                 )
-        self.name = name
+        self.name = self.__qualname__ = name  # errors of a backward pass name it so
         self.where = where
         self._alter = alter
         self.reset()
@@ -261,7 +261,7 @@ def force_gate(gate: str, value: Any, where: Predicate | None = None) -> Interve
 
     Args:
         gate: "input", "forget", "candidate", "output"; "reset", "update"; or what a cell of your own calls it.
-        value: a number or an array that broadcasts to the gate's (…, H).
+        value: a number or an array that broadcasts to the gate's (…, H); the backward pass refuses another.
         where: a further condition, such as ``flow.edges(time=7)``.
 
     Raises:
@@ -286,6 +286,15 @@ def force_gate(gate: str, value: Any, where: Predicate | None = None) -> Interve
 
     def multiplied(step: BackwardStep) -> Any:
         factor = forced if _role_of_factor(step, gate) == "gate" else 1.0 - forced
+        try:
+            fits = np.broadcast_shapes(forced.shape, step.cotangent.shape) == step.cotangent.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ArgumentError(
+                f"force_gate: value has shape {forced.shape}; the {gate} gate has {step.cotangent.shape} at {step.label}. Give a number, or "
+                "an array that broadcasts to it"
+            )
         return step.cotangent * factor.astype(step.cotangent.dtype)
 
     name = f"{gate} gate forced" + (f" to {forced.item():g}" if forced.size == 1 else "")
@@ -310,7 +319,8 @@ def cut_time(*, every: int | None = None, at: int | Collection[int] | None = Non
     The gradient is the one that ``state.detach()`` between these steps gives.
 
     Args:
-        every: cut the sequence into pieces of this many steps: 1 … k, k + 1 … 2k, …. The state before step 1 stays connected.
+        every: cut the sequence into pieces of this many steps: 1 … k, k + 1 … 2k, …. The state before step 1 stays connected; that of a
+            sweep that reads from the end lies behind step T, and is cut off if k divides T.
         at: or the steps t at which nothing goes from t to t − 1. (A sweep that reads from the end goes from t to t + 1.)
         layer: a module or its path; None cuts every recurrence.
 

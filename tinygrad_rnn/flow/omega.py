@@ -77,7 +77,7 @@ def omega(
     if not account.recurrences:
         what = "no layer left landmarks" if layer is None else f"no recurrence fits {layer!r}; there is {sorted(account.paths) or 'none'}"
         raise ArgumentError(f"omega: {what}. Give a loss that depends on a recurrent layer's outputs")
-    return _total([term for steps in account.recurrences.values() for term in _terms(steps, float(limit))], squared, loss)
+    return _total([term for steps in account.recurrences.values() for term in _terms(steps, float(limit), immediate)], squared, loss)
 
 
 class _Step:
@@ -155,12 +155,13 @@ def _within(place: Scope | None, step: Scope | None) -> bool:
     return place is not None
 
 
-def _terms(steps: dict[int, _Step], limit: float) -> list[tuple[Any, Any]]:
+def _terms(steps: dict[int, _Step], limit: float, immediate: bool) -> list[tuple[Any, Any]]:
     """For each step from which something crosses: ‖δ_t J_t‖/‖δ_t‖ per sequence, and which sequences count."""
     terms = []
     for step in steps.values():
         if step.arriving and step.crossing:
             before, after = _length(step.arriving), _length(step.crossing)
+            before = before.detach() if immediate else before
             counts = (before.value > 0) & (before.value >= limit**0.5)
             terms.append((ops.where(counts, after, 1.0) / ops.where(counts, before, 1.0), counts))
     return terms
