@@ -283,7 +283,7 @@ def test_clipping_shortens_what_is_too_long_and_nothing_else(kind):
     limit = flow.clip(where, 5.0)
     watch = flow.Intervention("watch", where, lambda step: before.append(step.contribution))
     loss.backward(interventions=[watch, limit], observers=[lambda step: after.append(step.contribution) if where(step) else None])
-    assert len(before) == len(after) == limit.seen and 0 < limit.engaged
+    assert len(before) == len(after) == limit.seen and limit.engaged > 0
     for was, now in zip(before, after, strict=True):
         norm = np.linalg.norm(was)
         np.testing.assert_allclose(now, was * min(1.0, 5.0 / norm), rtol=1e-14)

@@ -197,7 +197,7 @@ def _of_flow(ledger: Trace, path: str, product: VanishingProduct, scales: Timesc
         f"the gradient {'vanishes' if shrinks else 'explodes'}: {power_of_ten(left)} of it {'is left' if shrinks else 'arrives'} after "
         f"{steps} steps back; it passes {'1e-3' if shrinks else '1e3'} at step {product.time[since]}, {since} steps from the last one"
     )
-    if shrinks and math.isfinite(product.half_life):
+    if shrinks and 0 < product.half_life < math.inf:
         what += f", and halves every {number(product.half_life)} steps"
     reason, advice = _reason(ledger, path, product, scales, shrinks=shrinks)
     severity: Severity = "severe" if abs(left) >= TOO_FAR else "warning"
@@ -218,6 +218,12 @@ def _reason(ledger: Trace, path: str, product: VanishingProduct, scales: Timesca
         return parts, "init='orthogonal' or a spectral radius of 1; an LSTM or GRU if the task needs a longer memory"
     gate, share = _gate(ledger, path)
     through = f"Of what crosses from step to step through W_hh, {share:.0%} comes from the {gate} gate" if gate else ""
+    states = ledger.states(path)
+    if not any(part.norm > 0 for at in states for part in at.parts[-1:]):  # nothing enters the highway: its state is the last part
+        return (
+            "Nothing reaches its cell: tanh(cell) is saturated, or the output gate closed",
+            "smaller inputs; biases of the gates nearer to 0",
+        )
     road = highway(ledger, path)
     if not road.exists:
         return through or "There is no highway", "clip_grad_norm" if not shrinks else "a recurrence with a highway: nn.LSTM, nn.GRU"
