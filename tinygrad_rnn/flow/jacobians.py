@@ -21,6 +21,8 @@ from .logs import log10
 from .product import selected_lags
 from .stacks import Slab, Stack, between, carry, with_arrays
 
+_ENTRIES = 1 << 17  # how many numbers of a matrix are worked on at a time: what fits into a core's cache
+
 
 @dataclass(frozen=True)
 class StepJacobians(Result):
@@ -171,7 +173,7 @@ def step_jacobians(trace: Trace, layer: Any = None) -> StepJacobians:
     batch, size = math.prod(shape[:-1]), shape[-1]
     jacobian = np.empty((len(stretches), *shape[:-1], len(roles) * size, len(roles) * size), stretches[0].path[0].node.dtype)
     with np.errstate(all="ignore"):
-        for run in _alike(stretches, shape[:-1]):
+        for run in _alike(stretches, shape[:-1], max(1, _ENTRIES // (batch * size * jacobian.shape[-1]))):
             some, into = [stretches[k] for k in run], jacobian[run[0] : run[-1] + 1]
             if _form(some[0], shape[:-1]) is None:
                 _differentiate_anything(some[0], into[0])
@@ -212,13 +214,13 @@ def _stretches(steps: Sequence[BackwardStep], states: States, roles: tuple[str, 
     return found
 
 
-def _alike(stretches: list[_Stretch], batch: tuple[int, ...]) -> list[list[int]]:
-    """Neighbours that do the same with other numbers, to be done at once."""
+def _alike(stretches: list[_Stretch], batch: tuple[int, ...], most: int) -> list[list[int]]:
+    """Neighbours that do the same with other numbers, to be done at once, up to so many."""
     runs: list[list[int]] = []
     last: Any = None
     for k, stretch in enumerate(stretches):
         form = _form(stretch, batch)
-        if runs and form is not None and form == last:
+        if runs and len(runs[-1]) < most and form is not None and form == last:
             runs[-1].append(k)
         else:
             runs.append([k])
@@ -244,7 +246,8 @@ def _form(stretch: _Stretch, batch: tuple[int, ...]) -> Any:
         elif isinstance(linear_map, MatMul):
             if linear_map.side != "right" or linear_map.matrix.ndim != 2:
                 return None
-            detail = id(linear_map.matrix)
+            array = linear_map.matrix.__array_interface__
+            detail = array["data"], array["strides"], array["shape"]
         elif isinstance(linear_map, (Scatter, Place)):
             whole = operand.shape if isinstance(linear_map, Scatter) else step.node.shape
             detail = _columns(linear_map.key, whole)
@@ -291,10 +294,8 @@ def _differentiate(run: list[_Stretch], into: Any) -> None:
             target = held[operand.order] = _Rows(operand.shape[-1])
         _pull_rows(linear_map, held[step.node.order], target, step, (*shape, into.shape[-1]))
     result = into if many else into[0]
-    result[...] = 0.0
     for k, order in enumerate(model.ends):
-        if order in held:
-            held[order].write(result[..., k * size : (k + 1) * size])
+        held.get(order, _Rows(size)).write(result[..., k * size : (k + 1) * size])
 
 
 def _differentiate_anything(stretch: _Stretch, into: Any) -> None:
@@ -341,9 +342,8 @@ class _Rows:
             self.dense, self.own = self.dense + matrix, True
 
     def write(self, into: Any) -> None:
-        """Add everything to a matrix (…, S, W)."""
-        if self.dense is not None:
-            into += self.dense
+        """Write everything over a matrix (…, S, W)."""
+        into[...] = 0.0 if self.dense is None else self.dense
         for (row, column, size), entries in self.diagonals.items():
             steps = np.arange(size)
             into[..., row + steps, column + steps] += entries
@@ -385,11 +385,20 @@ def _pull_rows(linear_map: LinearMap, source: _Rows, target: _Rows, step: Backwa
 
 def _through_matrix(source: _Rows, matrix: Any, shape: tuple[int, ...]) -> Any:
     """The rows times a matrix. Diagonals cost one multiplication per entry of the result and no sum."""
-    if source.dense is None:
-        product = np.zeros((*shape, matrix.shape[-1]), matrix.dtype)
-    else:
+    rows = {(row, size) for row, _, size in source.diagonals}
+    fresh: set[tuple[int, int]] = set()
+    if source.dense is not None:
         flat = source.dense.reshape(-1, source.dense.shape[-1]) @ matrix
         product = flat.reshape(*shape, matrix.shape[-1])
+    elif sum(size for _, size in rows) == shape[-1] and len({row for row, _ in rows}) == len(rows):
+        product, fresh = np.empty((*shape, matrix.shape[-1]), matrix.dtype), rows  # every row once: the first term is written, not added
+    else:
+        product = np.zeros((*shape, matrix.shape[-1]), matrix.dtype)
     for (row, column, size), entries in source.diagonals.items():
-        product[..., row : row + size, :] += entries[..., None] * matrix[column : column + size]
+        into = product[..., row : row + size, :]
+        if (row, size) in fresh:
+            fresh.remove((row, size))
+            np.multiply(entries[..., None], matrix[column : column + size], out=into)
+        else:
+            into += entries[..., None] * matrix[column : column + size]
     return product

@@ -1,0 +1,138 @@
+"""The instruments against PyTorch for the same answers, side by side in one process.
+
+Each section is a function that yields cases: a name, our way, PyTorch's ways, and what makes their answers comparable. All ways of a
+case take turns, the medians count, PyTorch has one thread, and its fastest way is the one that the limit is for (a case without a limit
+is there for information: what it costs to get to where the instrument begins). Run it with
+``python tests/benchmarks/bench_instruments.py [section …]``.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+import tinygrad_rnn as tg
+from tinygrad_rnn import flow, nn
+
+STEPS, INPUT, HIDDEN = 100, 32, 64
+LIMIT = 0.5
+
+torch.set_num_threads(1)
+
+
+class Case(NamedTuple):
+    """One comparison: every way is a function without arguments, and ``answer`` makes a list of arrays of what it returns."""
+
+    name: str
+    ours: Callable[[], Any]
+    theirs: dict[str, Callable[[], Any]]
+    answer: Callable[[Any], list[Any]]
+    limit: float | None = LIMIT
+
+
+# -- step Jacobians ---------------------------------------------------------------------------------------------------------------
+
+
+def torch_rnn(x: Any, state: Any, weight_ih: Any, weight_hh: Any, bias: Any) -> Any:
+    return torch.tanh(x @ weight_ih.T + state @ weight_hh.T + bias)
+
+
+def torch_lstm(x: Any, state: Any, weight_ih: Any, weight_hh: Any, bias: Any) -> Any:
+    hidden, cell = state.chunk(2, -1)
+    i, f, g, o = (x @ weight_ih.T + hidden @ weight_hh.T + bias).chunk(4, -1)
+    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+    return torch.cat([torch.sigmoid(o) * torch.tanh(cell), cell], -1)
+
+
+def jacobians() -> Iterator[Case]:
+    """∂s_t/∂s_{t−1} for all steps but the first, batch 1, float64: ours reads a trace, PyTorch's is given the states."""
+    for make, cell, width in ((nn.RNN, torch_rnn, HIDDEN), (nn.LSTM, torch_lstm, 2 * HIDDEN)):
+        yield from jacobians_of(make, cell, width)
+
+
+def jacobians_of(make: Any, cell: Any, width: int) -> Iterator[Case]:
+    layer = make(INPUT, HIDDEN, rng=0)
+    sequence = np.random.default_rng(1).standard_normal((STEPS, 1, INPUT))
+    weights = [torch.tensor(p.numpy()) for p in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_l0)]
+    fed = torch.tensor(sequence[:, 0])
+
+    def traced() -> tg.Trace:
+        outputs, _ = layer(sequence)
+        return tg.trace(outputs[-1].sum())
+
+    def states() -> Any:
+        with torch.no_grad():
+            state, passed = torch.zeros(width, dtype=torch.float64), []
+            for x in fed:
+                passed.append(state)
+                state = cell(x, state, *weights)
+        return torch.stack(passed)
+
+    one = torch.func.jacrev(lambda x, state: cell(x, state, *weights), argnums=1)
+
+    def one_by_one(passed: Any) -> Any:
+        return torch.stack([one(x, state) for x, state in zip(fed[1:], passed[1:], strict=True)])
+
+    def together(passed: Any) -> Any:
+        return torch.func.vmap(one)(fed[1:], passed[1:])
+
+    ledger, passed = traced(), states()
+    ledger.states()
+    answer = lambda found: [np.asarray(getattr(found, "jacobian", found)).reshape(STEPS - 1, width, width)]  # noqa: E731
+    theirs = {"jacrev": lambda: one_by_one(passed), "vmap of jacrev": lambda: together(passed)}
+    yield Case(f"step Jacobians, {make.__name__}", lambda: flow.step_jacobians(ledger), theirs, answer)
+    theirs = {"jacrev": lambda: one_by_one(states()), "vmap of jacrev": lambda: together(states())}
+    yield Case(f"step Jacobians, {make.__name__}, from the sequence on", lambda: flow.step_jacobians(traced()), theirs, answer, None)
+
+
+# -- all of them ------------------------------------------------------------------------------------------------------------------
+
+SECTIONS: dict[str, Callable[[], Iterator[Case]]] = {"jacobians": jacobians}
+
+
+def timed(run: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    result = run()
+    elapsed = time.perf_counter() - start
+    del result  # freeing what was asked for is not part of it
+    return elapsed
+
+
+def compare(case: Case, rounds: int) -> bool:
+    """Print the medians of all ways; whether ours keeps to the limit."""
+    expected = case.answer(case.ours())
+    for name, run in case.theirs.items():
+        for here, there in zip(expected, case.answer(run()), strict=True):
+            if not np.allclose(here, there, rtol=1e-9, atol=1e-12):
+                print(f"{case.name}: ours and torch's {name} disagree")
+                return False
+    times: dict[str, list[float]] = {"ours": [], **{name: [] for name in case.theirs}}
+    for _ in range(rounds):
+        for name, run in {"ours": case.ours, **case.theirs}.items():
+            gc.collect()
+            times[name].append(timed(run))
+    medians = {name: 1e3 * statistics.median(several) for name, several in times.items()}
+    ratio = medians["ours"] / min(medians[name] for name in case.theirs)
+    print(
+        f"{case.name}: "
+        + ", ".join(f"{name} {took:.2f} ms" for name, took in medians.items())
+        + f"; ratio {ratio:.2f}{'' if case.limit is None else f' (limit {case.limit})'}"
+    )
+    return case.limit is None or ratio <= case.limit
+
+
+def main(*sections: str, rounds: int = 15) -> int:
+    chosen = sections or tuple(SECTIONS)
+    kept = [compare(case, rounds) for name in chosen for case in SECTIONS[name]()]
+    return int(not all(kept))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
