@@ -6,7 +6,7 @@ import math
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
@@ -39,7 +39,6 @@ def test_the_same_seed_gives_the_same_numbers():
 # -- 1: the chain rule ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=10)
 @given(position=st.integers(1, 8), source=st.integers(1, 8), hidden=st.integers(1, 5), seed=st.integers(0, 99))
 def test_the_factors_multiply_to_the_gradient(position, source, hidden, seed):
     """Every factor is diag(1 − h²) W_hh of plain NumPy, and their product is the engine's gradient."""
@@ -79,7 +78,6 @@ def test_eigenvalues_decide():
     assert measured[1, 0] == pytest.approx(0.0769, rel=1e-3)
 
 
-@settings(max_examples=8)
 @given(radius=st.floats(0.1, 0.99), shear=st.floats(0.0, 5.0))
 def test_a_non_normal_matrix_grows_first(radius, shear):
     """‖(Wᵀ)ᵏ e₁‖ = ρᵏ √(1 + (k a/ρ)²) for W = [[ρ, a], [0, ρ]]."""
@@ -105,7 +103,6 @@ def test_a_very_small_gradient_is_measured_too():
 # -- 3 and 4: saturation and both -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=10)
 @given(st.lists(st.floats(-0.999, 0.999), min_size=1, max_size=4))
 def test_tanh_multiplies_by_one_minus_h_squared(values):
     """Measured as the saturation part of each step's gain."""
@@ -142,7 +139,6 @@ def test_stronger_inputs_lose_more():
 # -- 11: the LSTM's equations ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=10)
 @given(seed=st.integers(0, 99), inputs=st.integers(1, 4), hidden=st.integers(1, 5))
 def test_the_lectures_lstm_is_ours(seed, inputs, hidden):
     """The lecture's step is that of the oracle, and ours with its weights agrees to rounding; the highway's factor is f to the last bit."""
@@ -222,7 +218,6 @@ def test_an_lstm_vanishes_and_explodes():
 # -- 14: the GRU ----------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=8)
 @given(seed=st.integers(0, 99), hidden=st.integers(2, 5))
 def test_the_grus_conventions(seed, hidden):
     """u = 1 − z is ours with negated weights; the highway multiplies by z; u = 0 keeps; the reset variants differ."""

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
@@ -77,7 +77,6 @@ def networks(draw):
     return (outputs * outputs).sum()
 
 
-@settings(max_examples=20)
 @given(networks())
 def test_an_intervention_with_nothing_to_do_changes_no_bit(loss):
     """p = 0, a factor of 1 and a limit that is never reached leave every gradient as it is, to the last bit."""
@@ -90,7 +89,6 @@ def test_an_intervention_with_nothing_to_do_changes_no_bit(loss):
     assert all(e.seen > 0 and e.engaged == 0 for e in found.engagement)
 
 
-@settings(max_examples=20)
 @given(st.sampled_from(sorted(KINDS)), st.sets(st.integers(2, STEPS), min_size=1), st.integers(0, 99))
 def test_cutting_time_is_detaching_the_state(kind, steps, seed):
     """The gradient with cut_time(at=…) is that of a loop which detaches the state before those steps."""
@@ -148,7 +146,6 @@ def oracle_names(module):
 @pytest.mark.parametrize(
     ("kind", "role", "gate"), [("lstm", "cell", "forget"), ("gru-after", "hidden", "update"), ("gru-before", "hidden", "update")]
 )
-@settings(max_examples=10)
 @given(seed=st.integers(0, 99))
 def test_blocking_the_recurrent_matmuls_leaves_exactly_the_highway(kind, role, gate, seed):
     """With W_hh blocked, ∂L/∂s_{t−1} = gate_t ⊙ ∂L/∂s_t to the last bit: nothing but the highway is left."""
@@ -256,7 +253,6 @@ def test_a_contribution_that_is_not_finite_is_blocked_too():
 # -- scale and clip -------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15)
 @given(networks(), st.sampled_from([0.5, 2.0, 4.0]))
 def test_scaling_the_last_edges_scales_those_gradients_alone(loss, factor):
     """A factor on the edges into W_ih is a factor on its gradient and on no other; powers of two are exact."""
@@ -362,7 +358,6 @@ def test_predicates_select_and_combine():
 
 
 @kinds
-@settings(max_examples=8)
 @given(lengths=st.none() | st.lists(st.integers(1, STEPS), min_size=BATCH, max_size=BATCH))
 def test_crossing_edges_are_all_that_goes_through_time(kind, lengths):
     """With the crossing edges blocked, no gradient of the last output reaches any state but the last, padded or not."""

@@ -3,7 +3,7 @@
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
@@ -78,7 +78,6 @@ def directional(function, weights, direction, step=1e-5):
 
 @kinds
 @squares
-@settings(max_examples=6)
 @given(seed=st.integers(0, 999), last_only=st.booleans(), batch=st.integers(1, 3))
 def test_omega_is_what_its_formula_says(kind, squared, seed, last_only, batch):
     """Σ_t (‖δ_t J_t‖/‖δ_t‖ − 1)² with J from the complex step and δ from hand-written BPTT, both conventions."""

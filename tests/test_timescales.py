@@ -6,7 +6,7 @@ import math
 import numpy as np
 import oracles
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
@@ -35,7 +35,6 @@ def kept_values(kind, module, xs):
 
 
 @kinds
-@settings(max_examples=8)
 @given(seed=st.integers(0, 99), scale=st.sampled_from([0.3, 3.0, 10.0]))
 def test_means_fractions_and_slopes_are_those_of_the_gates(kind, seed, scale):
     """Every number per unit is that of gates computed without the engine."""
