@@ -30,7 +30,7 @@ from ..steps import norms_of
 from . import recurrence as definitions
 from .recurrence import Recurrence, unroll
 
-STRETCH = 1_500_000
+STRETCH = 2_500_000
 """About how many bytes a pass computes at once, over several steps."""
 
 Array = Any
