@@ -382,6 +382,24 @@ def test_a_layer_can_be_named_or_given():
     assert cut.seen == 2 * 3
 
 
+def test_what_another_recurrence_reads_does_not_cross():
+    """A second cell that reads the first one's earlier states teaches it through them, also when both are cut at every step."""
+    lower, upper, xs = nn.GRUCell(INPUT, HIDDEN, rng=0), nn.GRUCell(HIDDEN, HIDDEN, rng=1), sequence()
+
+    def loss(detach):
+        low, high = lower(xs[0]), None
+        for x in xs[1:]:
+            for _ in range(2):  # so that its time is another one than that of what it reads
+                high = upper(low.hidden, high.detach() if detach and high else high)
+            low = lower(x, low.detach() if detach else low)
+        return (high.hidden**2).sum()
+
+    parameters = nn.Sequential(lower, upper)
+    cut = gradients(parameters, loss(False), flow.cut_time(every=1))
+    same(cut, gradients(parameters, loss(True)), rtol=1e-14)
+    assert cut["0.weight_ih"].any()
+
+
 def test_a_recurrence_of_ones_own_has_crossing_edges():
     """States marked with landmarks are enough."""
     weight = tg.tensor(0.5 * np.eye(2), requires_grad=True)

@@ -168,6 +168,22 @@ def test_cells_and_layers_agree():
     assert flow.omega(total).item() == pytest.approx(flow.omega(loss_of(module, xs)).item(), rel=1e-12)
 
 
+def test_a_readout_in_a_scope_of_the_same_step_does_not_cross():
+    """What reads h_t at time t, in a scope of the same name, belongs to δ_t and not to what crosses from step t."""
+    weight, first = np.array([[0.6, 0.3], [-0.2, 0.5]]), np.ones((1, 2))
+
+    def run(name):
+        h, total = tg.tensor(first, requires_grad=True), 0.0
+        for t in (1, 2, 3):
+            with tg.scope("mine", time=t):
+                h = tg.landmark(np.tanh(h @ weight), "h", "hidden")
+            with tg.scope(name, time=t):
+                total = total + (h * h).sum()
+        return flow.omega(total).item()
+
+    assert run("mine") == run("readout") > 0
+
+
 @kinds
 def test_a_loss_on_the_final_state_is_read_too(kind):
     """The cotangent may enter at the final state instead of at the outputs; then both give the same."""
