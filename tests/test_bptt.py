@@ -264,6 +264,14 @@ def test_connectivity_prints_by_lag() -> None:
     assert "connectivity of unit 0" in str(found) and len(json.loads(found.to_json())["norm"]) == 12
 
 
+def test_a_batch_of_no_sequences() -> None:
+    """All norms are 0."""
+    layer, x, outputs, losses = ran("gru", batch=0)
+    for parameter in (layer.weight_hh_l0, layer.bias_l0, x):
+        assert not flow.bptt_matrix(losses, parameter).norm.any()
+    assert not flow.connectivity(outputs, x).norm.any()
+
+
 # -- planted mistakes -------------------------------------------------------------------------------------------------------------
 
 

@@ -279,3 +279,17 @@ def test_errors_say_what_was_expected() -> None:
         flow.step_jacobians(tg.trace(nn.LSTM(2, 3, rng=0)(np.ones((1, 1, 2)))[0].sum()))
     with pytest.raises(errors.ArgumentError, match="expected a trace, got Tensor"):
         flow.step_jacobians(outputs.sum())
+    found = flow.step_jacobians(tg.trace(outputs.sum()))
+    broken = flow.StepJacobians(
+        found.layer, found.parts, found.time, np.where(found.time[:, None, None, None] == 3, np.nan, found.jacobian)
+    )
+    with pytest.raises(errors.ArgumentError, match="infinities or NaN at step 3 and 0 others"):
+        str(broken)
+
+
+def test_a_batch_of_no_sequences() -> None:
+    """There is nothing to tell, and nothing breaks."""
+    found = flow.step_jacobians(traced("lstm", batch=0)[2])
+    assert found.jacobian.shape == (5, 0, 6, 6) and found.log10_product.shape == (5, 0)
+    assert "no sequences" in str(found)
+    json.loads(found.to_json())

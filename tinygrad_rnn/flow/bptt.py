@@ -392,8 +392,7 @@ def _column_norms(matrix: Any, values: Any) -> Any:
 
 def _row_norms(values: Any) -> Any:
     """The norm of every row of every bin: (n, R, …) → (n, R); (n,) → (n, 1)."""
-    flat = values.reshape(len(values), values.shape[1] if values.ndim > 1 else 1, -1)
-    return _root_of_squares(flat)
+    return _root_of_squares(values.reshape(*(values.shape[:2] if values.ndim > 1 else (len(values), 1)), math.prod(values.shape[2:])))
 
 
 def _root_of_squares(values: Any) -> Any:
@@ -518,10 +517,10 @@ def _norms_by_place(arrived: Stack | None, bins: int) -> Any:
     norms = np.zeros((bins, arrived.shape[0]))
     if None in arrived.parts:
         slab = arrived.whole()
-        norms[slab.first : slab.stop] = _root_of_squares(slab.values.reshape(len(slab.values), arrived.shape[0], -1))
+        norms[slab.first : slab.stop] = _row_norms(slab.values)
         return norms
     for place, slab in arrived.parts.items():
-        norms[slab.first : slab.stop, place] = _root_of_squares(slab.values.reshape(len(slab.values), -1))
+        norms[slab.first : slab.stop, place] = _row_norms(slab.values[:, None])[:, 0]
     return norms
 
 

@@ -53,7 +53,7 @@ class StepJacobians(Result):
     @cached_property
     def spectral_radius(self) -> Any:
         """The largest ∣eigenvalue∣ of every J_t: (steps, B). It decides the limit of a power, not what one step does."""
-        return np.max(np.abs(np.linalg.eigvals(self._double)), axis=-1)
+        return np.max(np.abs(np.linalg.eigvals(self._double)), axis=-1, initial=0.0)
 
     @property
     def condition(self) -> Any:
@@ -65,17 +65,22 @@ class StepJacobians(Result):
     @cached_property
     def log10_product(self) -> Any:
         """log₁₀ ‖J_T ⋯ J_t‖₂ for every step t: (steps, B). Exact: the product is rescaled as it goes, so 10⁻⁴⁰⁰ is a number."""
+        return self._log10_products(range(len(self.time)))
+
+    def _log10_products(self, places: Sequence[int]) -> Any:
+        """The same for some of the steps."""
         jacobian = self._double
         product = np.broadcast_to(np.eye(jacobian.shape[-1]), jacobian.shape[1:])
         exponent = np.zeros(jacobian.shape[1])
-        logs = np.empty(jacobian.shape[:2])
+        logs = dict.fromkeys(places, exponent)
         for k in reversed(range(len(jacobian))):
             product = product @ jacobian[k]
-            largest = np.max(np.abs(product), axis=(-2, -1))
+            largest = np.max(np.abs(product), axis=(-2, -1), initial=0.0)
             product = product / np.where(largest > 0, largest, 1.0)[:, None, None]
             exponent = exponent + log10(largest)
-            logs[k] = exponent + np.where(largest > 0, log10(np.linalg.norm(product, 2, axis=(-2, -1))), 0.0)
-        return logs
+            if k in logs:
+                logs[k] = exponent + np.where(largest > 0, log10(np.linalg.norm(product, 2, axis=(-2, -1))), 0.0)
+        return np.array(list(logs.values()))
 
     @property
     def log10_product_of_norms(self) -> Any:
@@ -99,22 +104,31 @@ class StepJacobians(Result):
 
     @property
     def _double(self) -> Any:
+        infinite = ~np.isfinite(self.jacobian).all(axis=(1, 2, 3))
+        if infinite.any():
+            raise ArgumentError(
+                f"step_jacobians: expected finite Jacobians, got infinities or NaN at step {self.time[infinite.argmax()]} and "
+                f"{infinite.sum() - 1} others; they have no spectra. tg.detect_anomaly() finds where they begin"
+            )
         return self.jacobian.astype(np.float64, copy=False)
 
     def table(self) -> Table:
         """Selected lags, counted from the last step; for a batch, the largest over its sequences."""
         columns = ("lag", "step", "σ_max", "σ_min", "∣λ∣_max", "condition", "‖∏ J‖", "∏ ‖J‖")
-        rows = []
-        for k in selected_lags(len(self.time) - 1):
-            place = len(self.time) - 1 - k
-            values = self.singular_values[place]
-            several = values[:, 0], values[:, -1], self.spectral_radius[place], self.condition[place]
-            logs = self.log10_product[place], self.log10_product_of_norms[place]
-            rows.append(
-                (k + 1, self.time[place], *(number(float(np.max(v))) for v in several), *(power_of_ten(float(np.max(v))) for v in logs))
-            )
-        first = float(np.max(self.lyapunov_exponents))
         title = f"{self.layer}: {len(self.time)} step Jacobians of size {self.jacobian.shape[-1]}"
+        if not self.jacobian.shape[1]:
+            return aligned(columns, [], title, "the batch has no sequences")
+        lags = selected_lags(len(self.time) - 1)
+        places = [len(self.time) - 1 - lag for lag in lags]
+        chosen = StepJacobians(self.layer, self.parts, self.time[places], self.jacobian[places])  # eigenvalues of these alone
+        values = self.singular_values[places]
+        several = (values[..., 0], values[..., -1], chosen.spectral_radius, chosen.condition)
+        logs = self._log10_products(places), self.log10_product_of_norms[places]
+        rows = []
+        for k, lag in enumerate(lags):
+            numbers = [number(float(np.max(one[k]))) for one in several] + [power_of_ten(float(np.max(log[k]))) for log in logs]
+            rows.append((lag + 1, self.time[places[k]], *numbers))
+        first = float(np.max(self.lyapunov_exponents))
         return aligned(columns, rows, title, f"largest Lyapunov exponent {number(first)} per step")
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,7 +187,7 @@ def step_jacobians(trace: Trace, layer: Any = None) -> StepJacobians:
     batch, size = math.prod(shape[:-1]), shape[-1]
     jacobian = np.empty((len(stretches), *shape[:-1], len(roles) * size, len(roles) * size), stretches[0].path[0].node.dtype)
     with np.errstate(all="ignore"):
-        for run in _alike(stretches, shape[:-1], max(1, _ENTRIES // (batch * size * jacobian.shape[-1]))):
+        for run in _alike(stretches, shape[:-1], max(1, _ENTRIES // max(1, batch * size * jacobian.shape[-1]))):
             some, into = [stretches[k] for k in run], jacobian[run[0] : run[-1] + 1]
             if _form(some[0], shape[:-1]) is None:
                 _differentiate_anything(some[0], into[0])

@@ -212,7 +212,7 @@ def _pull_matrix(linear_map: MatMul, source: Stack, target: Stack) -> None:
         for place, slab in source.parts.items():
             shape = slab.values.shape
             rows = slab.values.reshape(-1, shape[-1]) @ matrix.T  # one product for all bins
-            target.add(place, Slab(slab.first, rows.reshape(*shape[:-1], -1), own=True))
+            target.add(place, Slab(slab.first, rows.reshape(*shape[:-1], len(matrix)), own=True))
     elif linear_map.flat:
         for place, slab in source.parts.items():
             factor = matrix if place is None else matrix[place]
