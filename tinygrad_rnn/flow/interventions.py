@@ -292,8 +292,8 @@ def force_gate(gate: str, value: Any, where: Predicate | None = None) -> Interve
             fits = False
         if not fits:
             raise ArgumentError(
-                f"force_gate: value has shape {forced.shape}; the {gate} gate has {step.cotangent.shape} at {step.label}. Give a number, or "
-                "an array that broadcasts to it"
+                f"force_gate: value has shape {forced.shape}; the {gate} gate has {step.cotangent.shape} at {step.label}. Give "
+                "a number, or an array that broadcasts to it"
             )
         return step.cotangent * factor.astype(step.cotangent.dtype)
 
