@@ -257,10 +257,14 @@ def test_connectivity_is_the_norm_of_blocks_of_the_jacobian(
     assert one.unit == jacobian.shape[2] - 1 and list(found.input_time) == list(range(1, steps + 1))
 
 
-def test_connectivity_prints_by_lag() -> None:
-    """The table has one row per lag, and JSON all entries."""
+def test_connectivity_prints_by_distance() -> None:
+    """The table has rows for selected distances, in a reversed recurrence too, and JSON all entries."""
     _, x, outputs, _ = ran("gru", steps=12)
     found = flow.connectivity(outputs, x, 0)
+    layer, _, _, losses = ran("rnn", steps=12, bidirectional=True)
+    both = [flow.bptt_matrix(losses, weight) for weight in (layer.weight_hh_l0, layer.weight_hh_l0_reverse)]
+    assert [len(result.table().rows) for result in both] == [6, 6]
+    assert [row[0] for row in found.table().rows] == ["0", "1", "2", "5", "10", "11"]
     assert "connectivity of unit 0" in str(found) and len(json.loads(found.to_json())["norm"]) == 12
 
 

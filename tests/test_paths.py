@@ -152,6 +152,23 @@ def test_crossings_count_the_steps(name: str) -> None:
         assert ratio(split.contribution[k], matrix.entry(4, 4 - k)) < 1e-12
 
 
+def test_one_layer_of_several() -> None:
+    """Named edges of one layer alone: what belongs to the layer above does not pass them, and the layer below does."""
+    below, above = nn.LSTM(2, 3, rng=0), nn.GRU(3, 3, rng=1)
+    outputs, _ = above(below(np.ones((5, 1, 2)))[0])
+    ledger = tg.trace(outputs[-1].sum())
+    for marked in ("recurrent", "candidate"):
+        of_above = flow.split_paths(ledger, above.weight_hh_l0, marked, layer=below)
+        assert not of_above.contribution[1:].any() and of_above.paths[1:] == (0, 0, 0)
+        of_below = flow.split_paths(ledger, below.weight_hh_l0, marked, layer=below)
+        assert of_below.paths[1] > 0 and of_below.contribution[1].any()
+        apart = [flow.split_paths(ledger, below.weight_hh_l0, marked, layer=layer, bins=12) for layer in (below, above, None)]
+        assert len({sum(split.paths) for split in apart}) == 1 and len({split.paths for split in apart}) == 3
+    several = flow.split_paths(ledger, below.weight_hh_l0, ("forget", "update"), bins=9)
+    by_hand = flow.split_paths(ledger, below.weight_hh_l0, flow.through("forget") | flow.through("update"), bins=9)
+    assert several.paths == by_hand.paths and several.marked == by_hand.marked
+
+
 def test_an_rnn_has_nothing_but_detours() -> None:
     """From h_4 to h_1 there is one path in an RNN, with three passes."""
     _, _, outputs, _ = ran("rnn")

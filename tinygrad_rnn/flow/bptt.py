@@ -77,11 +77,11 @@ class BpttMatrix(Result):
         return np.split(found, len(self.gates))[self.gates.index(gate)]
 
     def table(self) -> Table:
-        """Root of the sum of squares over the entries of a lag t′ − t, for the whole weight and for every gate."""
+        """Root of the sum of squares over the entries at a distance ∣t′ − t∣, for the whole weight and for every gate."""
         title = f"{self.parameter}: {len(self.loss_time)} losses, {len(self.time)} steps"
         named = [] if len(self.gates) == 1 else list(zip(self.gates, self.gate_norm, strict=True))
         caption = f"local part {number(float(np.linalg.norm(self.local)))}, through time {number(float(np.linalg.norm(self.through_time)))}"
-        return _by_lag(title, caption, self.loss_time, self.time, [("norm", self.norm), *named])
+        return _by_distance(title, caption, self.loss_time, self.time, [("norm", self.norm), *named])
 
     def to_dict(self) -> dict[str, Any]:
         """Every field in types that JSON knows."""
@@ -442,9 +442,9 @@ class Connectivity(Result):
     norm: Any
 
     def table(self) -> Table:
-        """Root of the sum of squares over the entries of a lag t′ − t."""
+        """Root of the sum of squares over the entries at a distance ∣t′ − t∣."""
         title = "connectivity of " + ("all units" if self.unit is None else f"unit {self.unit}")
-        return _by_lag(title, "", self.output_time, self.input_time, [("norm", self.norm)])
+        return _by_distance(title, "", self.output_time, self.input_time, [("norm", self.norm)])
 
 
 def connectivity(outputs: Tensor, inputs: Tensor, unit: int | None = None) -> Connectivity:
@@ -524,11 +524,11 @@ def _norms_by_place(arrived: Stack | None, bins: int) -> Any:
     return norms
 
 
-def _by_lag(title: str, caption: str, late: Any, early: Any, matrices: list[tuple[str, Any]]) -> Table:
-    lags = np.asarray(late)[:, None] - np.asarray(early)[None, :]
+def _by_distance(title: str, caption: str, late: Any, early: Any, matrices: list[tuple[str, Any]]) -> Table:
+    distances = np.where(late[:, None] < 0, -1, np.abs(late[:, None] - early[None, :]))
     rows = []
-    for lag in selected_lags(int(lags.max(initial=0))):
-        here = lags == lag
+    for distance in selected_lags(int(distances.max(initial=0))):
+        here = distances == distance
         if here.any():
-            rows.append((lag, int(here.sum()), *(number(float(_root_of_squares(matrix[here]))) for _, matrix in matrices)))
-    return aligned(("lag", "pairs", *(name for name, _ in matrices)), rows, title, caption)
+            rows.append((distance, int(here.sum()), *(number(float(_root_of_squares(matrix[here]))) for _, matrix in matrices)))
+    return aligned(("∣t′ − t∣", "pairs", *(name for name, _ in matrices)), rows, title, caption)

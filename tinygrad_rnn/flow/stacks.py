@@ -3,6 +3,8 @@
 A stack has one cotangent per *bin*. What a bin is, is the instrument's affair: a number of detours, a loss, an output unit. Maps are
 linear, so every bin goes over every edge as it would alone. Two kinds of zeros are not stored: bins before the first and after the last
 that has arrived (:class:`Slab`), and, where a value was read as ``x[t]``, all other places on its first axis (:class:`Stack`).
+
+What goes over an edge is what its map says: hooks on Tensors, which may replace a cotangent, are no maps and take no part.
 """
 
 from __future__ import annotations
