@@ -16,6 +16,7 @@ Expected output:
     10     30      0.116  0.857    -0.94       0.857       1      1
     20     20     0.0218  0.872    -1.66       0.872       1      1
     39      1   6.36e-04  0.785    -3.20       0.785       1      1
+    most is lost at ⊙ (1 − h₄₀²), 0.828 on average
 
     the weights alone: 1
     the saturation alone: 0.000636

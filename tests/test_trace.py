@@ -309,12 +309,17 @@ def test_norms_keep_no_arrays(name: str) -> None:
 
 @all_layers
 def test_norms_are_those_of_the_arrays(name: str) -> None:
-    """The two ways of keeping give the same labels and the same norms."""
+    """The two ways of keeping give the same labels and the same norms; only arrays come with the lines of what was opened."""
     _, outputs, _ = build(name)
     loss = (outputs * outputs).sum()
     arrays, norms = tg.trace(loss), tg.trace(loss, keep="norms")
     one, two = arrays.to_dict(), norms.to_dict()
     assert (one.pop("keep"), two.pop("keep")) == ("arrays", "norms")
+    assert any("recurrence.py:" in (step.pop("source") or "") for step in one["steps"])
+    assert {step.pop("source") for step in two["steps"]} == {None}
+    for steps in (one["steps"], two["steps"]):
+        for step in steps:
+            step.pop("source", None)
     assert one == two
     for here, there in zip(arrays.states(), norms.states(), strict=True):
         assert here.norm == there.norm == pytest.approx(np.linalg.norm(here.cotangent), rel=1e-14)

@@ -288,16 +288,17 @@ class BackwardStep:
         cotangent: ∂L/∂(the node's value), total; None if arrays were not kept.
         kind: "add", "scale", "matmul" or "route".
         altered: whether an intervention replaced the contribution.
+        template: the label with {out}, {0}, … for the symbols: the same for the same edge of every step.
     """
 
-    __slots__ = ("_contribution", "_norms", "_template", "altered", "cotangent", "kind", "map", "node", "position")
+    __slots__ = ("_contribution", "_norms", "altered", "cotangent", "kind", "map", "node", "position", "template")
 
     def __init__(self, node: NodeInfo, position: int, linear_map: LinearMap, cotangent: Any, contribution: Any) -> None:
         self.node = node
         self.position = position
         self.map: LinearMap | None = linear_map
         self.kind: Kind = linear_map.kind
-        self._template = linear_map.label
+        self.template = linear_map.label
         self.cotangent = cotangent
         self._contribution = contribution
         self._norms: tuple[float, float] | None = None
@@ -309,7 +310,7 @@ class BackwardStep:
         step: BackwardStep = cls.__new__(cls)
         step.node, step.position = node, position
         step.map = step.cotangent = step._contribution = None
-        step.kind, step._template, step._norms, step.altered = kind, template, norms, False
+        step.kind, step.template, step._norms, step.altered = kind, template, norms, False
         return step
 
     @property
@@ -360,9 +361,9 @@ class BackwardStep:
     @property
     def label(self) -> str:
         """The multiplication as a reader would write it, such as "⊙ (1 − h₃²)": the transposed Jacobian on a column."""
-        if "{" not in self._template:
-            return self._template
-        return self._template.format(*(operand.symbol for operand in self.node.operands), out=self.node.symbol)
+        if "{" not in self.template:
+            return self.template
+        return self.template.format(*(operand.symbol for operand in self.node.operands), out=self.node.symbol)
 
     @property
     def norms(self) -> tuple[float, float]:

@@ -18,6 +18,7 @@ import numpy as np
 from .errors import ArgumentError, GraphError
 from .files import write_atomically
 from .graph import Leaf, Node, Scope
+from .graph import state as recording
 from .linear_maps import KINDS, Kind, LinearMap
 from .report import Table, aligned, number, plain, power_of_ten
 from .steps import BackwardStep, Infos, NodeInfo, leaving_norm, lock, norm_of, quiet_norm
@@ -142,7 +143,12 @@ class Trace:
         ] = {}  # a node's latest contribution and its norm: its cotangent's, if it is the only one
         self._infos = Infos()
         start = seed(loss, cotangent, "trace")
-        found = Backward([start], lift=lift, ledger=self, infos=self._infos).run()
+        sources = recording.sources
+        recording.sources = sources or keep == "arrays"  # what is opened on the way tells where it was written
+        try:
+            found = Backward([start], lift=lift, ledger=self, infos=self._infos).run()
+        finally:
+            recording.sources = sources
         if keep == "arrays":
             self.gradients = {self._infos.of(leaf): _frozen(gradient) for leaf, gradient in found.items() if isinstance(leaf, Leaf)}
         self._root = start[0].order

@@ -15,6 +15,7 @@ from ..steps import BackwardStep
 from ..trace import States, Trace
 from .logs import log10, log10_norm
 from .product import half_life, selected_lags, verdict
+from .relay import relay, smallest
 
 Steps = dict[int, tuple[BackwardStep, ...]]
 
@@ -147,7 +148,9 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
         return Highway(states.path, len(states), None, (), nothing, nothing, nothing, nothing, nothing, math.nan, math.nan)
     landmarks = {at.time: getattr(at, role) for at in states}
     ran = states.times
-    place = max(k for k, time in enumerate(ran) if landmarks[time] is not None and landmarks[time].norm > 0)
+    place = max((k for k, time in enumerate(ran) if landmarks[time] is not None and landmarks[time].norm > 0), default=None)
+    if place is None:
+        raise ArgumentError(f"highway: no gradient reached any {role} state of {states.path!r}; trace a loss that depends on it")
     last = ran[place]
     times = [last]
     while times[-1] in steps:
@@ -161,7 +164,7 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
     for factor in factors[1:]:
         signal = signal + log10(np.abs(factor))
         direct.append(log10_norm(signal) - start)
-    total = log10([landmarks[t].norm for t in times])
+    total = _total(trace, states, role, times)
     rate = direct[-1] / (len(direct) - 1) if len(direct) > 1 else math.nan
     return Highway(
         layer=states.path,
@@ -176,6 +179,17 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
         rate=rate,
         half_life=half_life(rate),
     )
+
+
+def _total(trace: Trace, states: States, role: str, times: list[int]) -> Any:
+    """log₁₀ of the norm of the state's total cotangent, also where it has underflowed in the ledger."""
+    norms = np.array([getattr(states[t], role).norm for t in times])
+    kept = norms > [smallest(states[t]) for t in times]
+    if kept.all():
+        return log10(norms)
+    relayed = relay(trace, states, np.array(times), np.array([states[t].norm for t in times]))
+    followed = relayed.log10_cell if role == "cell" else relayed.log10_norm
+    return np.where(kept | np.isnan(followed), log10(norms), followed)
 
 
 def _factor(steps: tuple[BackwardStep, ...], here: Any, past: Any) -> Any:

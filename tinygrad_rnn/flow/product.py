@@ -13,6 +13,7 @@ from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import BackwardStep
 from ..trace import States, Trace
 from .logs import log10, slope
+from .relay import DIRECT, EdgeGains, relay
 
 PRESERVED = 0.00434
 """A rate, in log₁₀ per step, that is about 1 %: a gradient that changes less counts as preserved."""
@@ -39,6 +40,12 @@ class VanishingProduct(Result):
         rate: the mean log₁₀ gain per step, as far as the norm is not exactly 0.
         half_life: steps in which the norm halves at this rate; inf if it does not shrink.
         verdict: "vanishing", "preserved" or "exploding", with the rate; "gone" where the norm is exactly 0.
+        parts: for an LSTM or GRU, by way: ‖what a step hands back on it‖ / ‖δ before the step‖; "direct" is the highway, the others
+            the gate whose pre-activation is passed last. As vectors the ways add up to what is handed back; their norms do not.
+        edges: the multiplications on the way from state to state, those that lose most first, with the source lines that recorded them.
+
+    What a float cannot hold is there all the same: with keep="arrays", cotangents that have become too small for the ledger are followed
+    by their direction and their logarithm. ``parts`` and ``edges`` need keep="arrays" too; without they are empty.
     """
 
     layer: str
@@ -55,6 +62,8 @@ class VanishingProduct(Result):
     rate: float
     half_life: float
     verdict: str
+    parts: dict[str, Any]
+    edges: tuple[EdgeGains, ...]
 
     def table(self) -> Table:
         """Selected lags, with the parts where the gain splits."""
@@ -66,7 +75,18 @@ class VanishingProduct(Result):
             if splits:
                 row += [number(self.saturation[k]), number(self.weight[k]), power_of_ten(self.log10_bound[k])]
             rows.append(row)
-        return aligned(columns, rows, f"{self.layer}: {self.verdict}")
+        caption = ""
+        if self.parts:
+            ways = ", ".join(f"{number(float(np.nanmean(share[1:])))} {_way(way)}" for way, share in self.parts.items())
+            caption = f"of ‖δ‖ a step hands back, on average, {ways}"
+        elif self.edges:
+            worst = self.edges[0]
+            caption = f"most is lost at {worst.label}, {number(10.0**worst.log10_gain)} on average"
+        return aligned(columns, rows, f"{self.layer}: {self.verdict}", caption)
+
+
+def _way(way: str) -> str:
+    return "directly" if way == DIRECT else f"through the {way} gate"
 
 
 def selected_lags(last: int) -> list[int]:
@@ -106,11 +126,15 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
     if last is None:
         raise ArgumentError(f"vanishing_product: no gradient reached any step of {states.path!r}; trace a loss that depends on its output")
     time, norm = np.array(ran[last::-1]), np.array(norms[last::-1])
-    logs = log10(norm)
-    with np.errstate(invalid="ignore"):
+    relayed = relay(trace, states, time, norm) if trace.keep == "arrays" else None
+    logs = log10(norm) if relayed is None else relayed.log10_norm
+    with np.errstate(invalid="ignore", over="ignore"):
         gain = np.concatenate([[np.nan], 10.0 ** np.diff(logs)])
         product = logs - logs[0]
     saturation, weight, matrix = _rnn_parts(trace, states, time)
+    if relayed is not None:  # a step's factors are the relay's where its cotangent has underflowed in the ledger
+        known = np.concatenate([[True], relayed.trusted[:-1]])
+        saturation, weight = np.where(known, saturation, relayed.saturation), np.where(known, weight, relayed.weight)
     lag = np.arange(len(time))
     radius = largest = math.nan
     if matrix is not None:
@@ -137,6 +161,8 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
         rate=rate,
         half_life=half_life(rate),
         verdict=said,
+        parts={} if relayed is None else relayed.parts,
+        edges=() if relayed is None else relayed.edges,
     )
 
 

@@ -1,0 +1,151 @@
+"""Gradients that no float can hold, and the ways on which a step hands them back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+
+import tinygrad_rnn as tg
+from tinygrad_rnn import flow, nn
+
+
+def product_of(layer: Any, x: Any, **options: Any) -> Any:
+    outputs, _ = layer(x)
+    return flow.vanishing_product(tg.trace(outputs[-1].sum(), **options))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_far_below_what_a_float_holds(dtype: str) -> None:
+    """5,000 steps at ρ = 0.8 leave 0.8⁴⁹⁹⁹ = 10⁻⁴⁸⁴ of the gradient; it is reported, with its rate and both factors of every step."""
+    layer = nn.RNN(1, 4, bias=False, dtype=dtype, rng=0)
+    layer.weight_hh_l0.value, layer.weight_ih_l0.value = 0.8 * np.eye(4), np.zeros((4, 1))
+    result = product_of(layer, np.zeros((5000, 1, 1)))
+    assert result.log10_product[-1] == pytest.approx(4999 * math.log10(0.8), rel=1e-6 if dtype == "float32" else 1e-12)
+    assert np.allclose(result.gain[1:], 0.8, rtol=1e-6)
+    assert np.allclose(result.weight[1:], 0.8, rtol=1e-6)
+    assert np.allclose(result.saturation[1:], 1.0, rtol=1e-6)
+    assert result.verdict == "vanishing: a factor of 0.8 per step"
+
+
+def test_a_saturated_network_far_below() -> None:
+    """Where nothing is equal from step to step, the product is that of step Jacobians multiplied by hand and rescaled on the way."""
+    layer = nn.RNN(3, 5, init=0.4, rng=1)
+    x = 3.0 * np.random.default_rng(0).normal(size=(900, 2, 3))
+    result = product_of(layer, x)
+    h, hidden = np.zeros((2, 5)), []
+    for row in x:
+        h = np.tanh(row @ layer.weight_ih_l0.value.T + h @ layer.weight_hh_l0.value.T + layer.bias_l0.value)
+        hidden.append(h)
+    delta, log = np.ones((2, 5)), 0.0
+    logs = [0.0]
+    for h in hidden[:0:-1]:
+        delta = (delta * (1 - h * h)) @ layer.weight_hh_l0.value
+        length = np.linalg.norm(delta) / (np.sqrt(10) if len(logs) == 1 else 1.0)
+        log, delta = log + math.log10(length), delta / np.linalg.norm(delta)
+        logs.append(log)
+    assert logs[-1] < -400
+    assert np.allclose(result.log10_product, logs, rtol=1e-11, atol=1e-11)
+    assert np.allclose(result.gain[1:], (result.saturation * result.weight)[1:], rtol=1e-9)
+
+
+def test_a_loss_in_the_middle_takes_over() -> None:
+    """Where a second loss enters, the ledger's own numbers count again."""
+    layer = nn.RNN(1, 4, bias=False, rng=0)
+    layer.weight_hh_l0.value, layer.weight_ih_l0.value = 0.5 * np.eye(4), np.zeros((4, 1))
+    outputs, _ = layer(np.zeros((3000, 1, 1)))
+    result = flow.vanishing_product(tg.trace((outputs[-1] + outputs[1499]).sum()))
+    assert result.log10_product[1499] == pytest.approx(1499 * math.log10(0.5), rel=1e-12)
+    assert result.log10_product[1500] == pytest.approx(0.0, abs=1e-12)
+    assert result.log10_product[1600] == pytest.approx(100 * math.log10(0.5), rel=1e-12)
+
+
+def test_the_ways_of_an_lstm() -> None:
+    """Each way is what its own formula gives: directly ⊙ f, and through each gate its part of the pre-activations times W_hh."""
+    layer = nn.LSTM(2, 4, rng=3)
+    x = np.random.default_rng(0).normal(size=(6, 3, 2))
+    outputs, _ = layer(x)
+    ledger = tg.trace(outputs[-1].sum())
+    result = flow.vanishing_product(ledger)
+    states, hh = ledger.states(), layer.weight_hh_l0.value
+    for k in range(1, 6):
+        at, past = states[7 - k], states[6 - k]
+        on_h, on_c = (np.zeros((3, 4)) if part.carried is None else part.carried for part in at.parts)
+        i, f, g, o = (at.gates[name].value for name in ("input", "forget", "candidate", "output"))
+        shown = np.tanh(at.cell.value)
+        on_c = on_c + on_h * o * (1 - shown**2)
+        pre = {
+            "input": on_c * g * i * (1 - i), "forget": on_c * past.cell.value * f * (1 - f), "candidate": on_c * i * (1 - g * g),
+            "output": on_h * shown * o * (1 - o),
+        }  # fmt: skip
+        ways = {way: a @ hh[b * 4 : (b + 1) * 4] for b, (way, a) in enumerate(pre.items())}
+        ways = {**ways, "direct": on_c * f}
+        assert result.parts.keys() == ways.keys()
+        for way, expected in ways.items():
+            assert result.parts[way][k] == pytest.approx(np.linalg.norm(expected) / at.norm, rel=1e-11)
+        assert oracles.difference(past.hidden.carried, sum(ways[way] for way in pre)) < 1e-12
+        assert oracles.difference(past.cell.carried, ways["direct"]) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("reset", "ways"), [("after", {"direct", "update", "candidate", "reset"}), ("before", {"direct", "update", "reset", "candidate"})]
+)
+def test_the_ways_of_a_gru(reset: str, ways: set[str]) -> None:
+    """The update gate's way and the direct way are their formulas; all ways together are at least as long as what is handed back."""
+    layer = nn.GRU(2, 4, reset=reset, rng=3)
+    outputs, _ = layer(np.random.default_rng(0).normal(size=(5, 3, 2)))
+    ledger = tg.trace(outputs[-1].sum())
+    result, states = flow.vanishing_product(ledger), ledger.states()
+    assert result.parts.keys() == ways
+    for k in range(1, 5):
+        at, past = states[6 - k], states[5 - k]
+        delta, z, n = at.hidden.carried, at.gates["update"].value, at.gates["candidate"].value
+        pre = delta * (past.hidden.value - n) * z * (1 - z)
+        assert result.parts["direct"][k] == pytest.approx(np.linalg.norm(delta * z) / at.norm, rel=1e-11)
+        assert result.parts["update"][k] == pytest.approx(np.linalg.norm(pre @ layer.weight_hh_l0.value[4:8]) / at.norm, rel=1e-11)
+        assert sum(share[k] for share in result.parts.values()) > 0.999 * result.gain[k]
+
+
+def test_where_most_is_lost() -> None:
+    """The edges are ranked, and say which line of the source recorded them, also of a cell of one's own."""
+    weight = tg.tensor(0.1 * np.eye(3), requires_grad=True, name="W")
+    h = tg.tensor(np.full((1, 3), 0.2), requires_grad=True)
+    with tg.record_sources():
+        for t in range(1, 6):
+            with tg.scope("mine", time=t):
+                h = tg.landmark(np.tanh(h @ weight), "h", "hidden")
+    edges = flow.vanishing_product(tg.trace(h.sum())).edges
+    assert [edge.label for edge in edges] == ["· W", "⊙ (1 − h₅²)"]
+    assert 10 ** edges[0].log10_gain == pytest.approx(0.1)
+    assert edges[0].source.split(":")[0] == __file__
+    inside = product_of(nn.RNN(2, 4, init=0.3, rng=0), np.zeros((20, 1, 2)))
+    assert inside.edges[0].label == "· W_hhᵀ"
+    assert "recurrence.py:" in inside.edges[0].source
+    assert "most is lost at · W_hhᵀ" in str(inside)
+
+
+@pytest.mark.parametrize(("make", "role"), [(nn.LSTM, "cell"), (nn.GRU, "hidden")])
+def test_highway_and_total_far_below(make: Any, role: str) -> None:
+    """Closed gates lose 10⁻⁴⁰⁰ on the highway, and the total is reported beside it: for constant gates their ratio stays what it is."""
+    layer = make(1, 3, init=lambda shape, rng: 0.3 * np.eye(*shape), rng=0)  # real eigenvalues: norms do not swing
+    layer.bias_l0.value = np.concatenate([np.full(3, b) for b in ((0.0, -2.0, 0.0, 0.0) if make is nn.LSTM else (0.0, -2.0, 0.0))])
+    outputs, _ = layer(np.zeros((1500, 1, 1)))
+    found = flow.highway(tg.trace(outputs[-1].sum()))
+    assert found.role == role
+    assert found.log10_direct[-1] < -400
+    assert np.isfinite(found.log10_total).all()
+    rates = np.diff(found.log10_total)[100:1300]  # where the state has come to rest
+    assert found.log10_total[1300] < -400
+    assert np.allclose(rates, rates[0], rtol=0, atol=1e-7)
+
+
+def test_a_cell_that_nothing_reaches() -> None:
+    """With the output gate shut to exactly 0 nothing reaches the cell: a message, not a traceback from inside."""
+    layer = nn.LSTM(1, 2, rng=0)
+    layer.bias_l0.value = np.repeat([0.0, 0.0, 0.0, -2000.0], 2)
+    outputs, _ = layer(np.zeros((4, 1, 1)))
+    with pytest.raises(tg.errors.ArgumentError, match="no gradient reached"):
+        flow.highway(tg.trace(outputs[-1].sum()))

@@ -1,0 +1,185 @@
+"""State cotangents handed back from step to step, rescaled as they go, and apart by the way they take.
+
+A ledger's arrays hold nothing below 1e-308 (float32: 1e-38). Its maps do not depend on how large the cotangent is, so where an array has
+become too small, what the step before hands on is followed instead, at a length of 1, with its logarithm beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..report import Result, Table, aligned, number
+from ..steps import BackwardStep, norm_of
+from ..trace import StateAt, States, Trace
+from .logs import log10
+from .stacks import Slab, Stack, between, carry, pull
+
+DIRECT = "direct"
+"""What comes back through no gate's pre-activation: the highway."""
+
+
+@dataclass(frozen=True)
+class EdgeGains(Result):
+    """One multiplication of a step, over all steps.
+
+    Attributes:
+        label, to, op, kind: as at the last step, ``to`` being what the contribution goes to; there are ``count`` of them.
+        log10_gain: the mean log₁₀ of ‖contribution‖ / ‖cotangent‖ over the steps where both are known.
+        source: file and line that recorded it; None where it was not recorded (see ``tg.record_sources``).
+    """
+
+    label: str
+    to: str
+    op: str
+    kind: str
+    count: int
+    log10_gain: float
+    source: str | None
+
+    def table(self) -> Table:
+        """One row."""
+        return aligned(("edge", "to", "kind", "gain"), [(self.label, self.to, self.kind, number(10.0**self.log10_gain))])
+
+
+@dataclass
+class Relayed:
+    """What the steps of a recurrence hand back, from the last one with a gradient on; entry 0 of each is the start.
+
+    Attributes:
+        log10_norm: log₁₀ ‖δ‖, also of what no float can hold.
+        log10_cell: log₁₀ of the norm of a cell state's total cotangent, NaN where there is no cell.
+        trusted: where the ledger's own numbers have all their digits.
+        parts: for each way, ‖what step k hands back on it‖ / ‖δ before the step‖.
+        saturation, weight: the factors of an RNN's step, NaN where it is none.
+        edges: the multiplications on the way, those that lose most first.
+    """
+
+    log10_norm: Any
+    log10_cell: Any
+    trusted: Any
+    parts: dict[str, Any]
+    saturation: Any
+    weight: Any
+    edges: tuple[EdgeGains, ...] = ()
+
+
+def relay(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
+    """Follow the state cotangents of one recurrence back through the maps that a trace kept.
+
+    Args:
+        time, norms: its steps from the last one with a gradient on, in the order of the walk, and ‖δ‖ there as the trace has it.
+    """
+    by_time: dict[int | None, list[BackwardStep]] = {}
+    for step in trace.steps:
+        by_time.setdefault(step.time, []).append(step)
+    count = len(time)
+    nothing = np.full(count, np.nan)
+    found = Relayed(np.full(count, -math.inf), nothing.copy(), np.zeros(count, bool), {}, nothing.copy(), nothing.copy())
+    gains: dict[tuple[str, str, str], list[tuple[BackwardStep, float]]] = {}
+    flowing: dict[str, Any] = {}
+    for k in range(count):
+        here = states[int(time[k])]
+        if norms[k] > smallest(here):
+            found.trusted[k] = True
+            flowing = {role: np.asarray(part, np.float64) / norms[k] for role, part in _carried(here)}
+            found.log10_norm[k] = log10(norms[k])
+        if not flowing:
+            continue
+        if k + 1 == count:
+            found.log10_cell[k] = found.log10_norm[k] + log10(_on_cell(by_time.get(here.time, []), here, flowing))
+            continue
+        past = states[int(time[k + 1])]
+        path = _way(by_time.get(here.time, []), here, past)
+        arrived, ways, on_cell = _hand_back(path, here, past, flowing)
+        found.log10_cell[k] = found.log10_norm[k] + log10(on_cell)
+        for way, number_of_bin in ways.items():
+            share = _length(slab.bin(number_of_bin) for slab in arrived.values())
+            found.parts.setdefault(way, np.zeros(count))[k + 1] = share
+        before, flowing = flowing, {role: slab.values.sum(0) for role, slab in arrived.items()}
+        length = _length(flowing.values())
+        multiplying = [step for step in path if step.kind in ("scale", "matmul")]
+        if [step.kind for step in multiplying] == ["scale", "matmul"]:
+            assert multiplying[0].map is not None
+            found.saturation[k + 1] = _length([multiplying[0].map.pullback(before["hidden"])])
+            with np.errstate(invalid="ignore"):
+                found.weight[k + 1] = np.divide(length, found.saturation[k + 1])
+        for step in multiplying if found.trusted[k] else ():
+            if 0 < step.gain < math.inf:
+                gains.setdefault((step.op, step.kind, step.template), []).append((step, math.log10(step.gain)))
+        flowing = {role: part / length for role, part in flowing.items()} if length > 0 else {}
+        found.log10_norm[k + 1] = found.log10_norm[k] + (math.log10(length) if length > 0 else -math.inf)
+    found.edges = _ranked(gains)
+    return found
+
+
+def smallest(at: StateAt) -> float:
+    """The norm below which the digits of a state's cotangent are no longer all there."""
+    kind = np.finfo(at.parts[0].value.dtype)
+    return float(kind.tiny / kind.eps) * 1e3
+
+
+def _carried(at: StateAt) -> list[tuple[str, Any]]:
+    return [(role, part.carried) for role in ("hidden", "cell") if (part := getattr(at, role)) is not None and part.carried is not None]
+
+
+def _orders(at: StateAt) -> dict[str, int]:
+    return {role: part.node.order for role in ("hidden", "cell") if (part := getattr(at, role)) is not None}
+
+
+def _way(steps: list[BackwardStep], here: StateAt, past: StateAt) -> list[BackwardStep]:
+    return between(steps, list(_orders(here).values()), list(_orders(past).values()))
+
+
+def _hand_back(
+    path: list[BackwardStep], here: StateAt, past: StateAt, flowing: dict[str, Any]
+) -> tuple[dict[str, Slab], dict[str, int], float]:
+    """What arrives at the state before, by part of the state, one bin per way; the ways' bins; the norm of all that came to the cell.
+
+    A way is the gate whose pre-activation is passed last.
+    """
+    ways: dict[str, int] = {}
+    orders = _orders(here)
+    stacks = {orders[role]: Stack(part.shape, {None: Slab(0, part[None])}) for role, part in flowing.items()}
+    for step in path:
+        stack = stacks.get(step.node.order)
+        if stack is None or not stack.parts:
+            continue
+        if step.operand.role == "gate" and step.operand.gate is not None:
+            number_of_bin = ways.setdefault(step.operand.gate, len(ways) + 1)
+            stack = Stack(stack.shape, {None: Slab(number_of_bin, stack.whole().values.sum(0, keepdims=True))})
+        assert step.map is not None
+        pull(step.map, stack, stacks.setdefault(step.operand.order, Stack(step.operand.shape)))
+    arrived = {role: stacks[order].whole() for role, order in _orders(past).items() if order in stacks and stacks[order].parts}
+    cell = stacks.get(orders.get("cell", 0))
+    return arrived, ({DIRECT: 0, **ways} if ways else {}), norm_of(cell.whole().values.sum(0)) if cell is not None else math.nan
+
+
+def _on_cell(steps: list[BackwardStep], here: StateAt, flowing: dict[str, Any]) -> float:
+    """The norm of all that comes to the cell of a state, from outside its step and from the hidden state beside it."""
+    orders = _orders(here)
+    if "cell" not in orders:
+        return math.nan
+    seeds = {orders[role]: Stack(part.shape, {None: Slab(0, part[None])}) for role, part in flowing.items() if role != "cell"}
+    arrived = carry(steps, seeds, [orders["cell"]]).get(orders["cell"])
+    total = flowing.get("cell", 0.0) + (0.0 if arrived is None else arrived.array(1)[0])
+    return norm_of(np.asarray(total))
+
+
+def _length(arrays: Any) -> float:
+    return norm_of(np.array([norm_of(array) for array in arrays]))
+
+
+def _ranked(gains: dict[tuple[str, str, str], list[tuple[BackwardStep, float]]]) -> tuple[EdgeGains, ...]:
+    rows = []
+    for found in gains.values():
+        step = found[0][0]
+        rows.append(
+            EdgeGains(
+                step.label, step.operand.symbol, step.op, step.kind, len(found), float(np.mean([gain for _, gain in found])), step.source
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: row.log10_gain))
