@@ -30,7 +30,7 @@ from ..steps import norms_of
 from . import recurrence as definitions
 from .recurrence import Recurrence, unroll
 
-STRETCH = 2_500_000
+STRETCH = 1_200_000
 """About how many bytes a pass computes at once, over several steps."""
 
 Array = Any
@@ -212,7 +212,7 @@ class _Run:
     def _fed(self, weights: Array) -> Iterator[Array]:
         """The inputs' share of every step's pre-activations, (B, G·H): one product for a stretch of steps."""
         width = len(weights)
-        for first, last in reversed(list(self._stretches(width // self.size))):
+        for first, last in reversed(list(self._stretches(max(width // self.size, 2)))):
             rows = (last - first) * self.batch
             fed = _scratch.take("fed", (rows, width), self.dtype)
             np.matmul(self.fed[first:last].reshape(rows, weights.shape[1]), weights.T, out=fed)
@@ -290,7 +290,7 @@ class _RNN(_Run):
 
     def _backward(self, enter: Callable[[int], None], shares: _Shares, *flowing: Array) -> None:
         flows = self._same(flowing[0])
-        for first, last in self._stretches(1):
+        for first, last in self._stretches(2):
             rows = self._rows(first, last, 1)
             local, each = self._each(self._derivative(self.hidden[first + 1 : last + 1]), first), self._each(rows, first)
             for t in range(last - 1, first - 1, -1):
