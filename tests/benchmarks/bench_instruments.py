@@ -1,9 +1,9 @@
 """The instruments against PyTorch for the same answers, side by side in one process.
 
 Each section is a function that yields cases: a name, our way, PyTorch's ways, and what makes their answers comparable. All ways of a
-case take turns, the medians count, PyTorch has one thread, and its fastest way is the one that the limit is for (a case without a limit
-is there for information: what it costs to get to where the instrument begins). Run it with
-``python tests/benchmarks/bench_instruments.py [section …]``.
+case take turns of three runs each, of which the best counts, and the medians of the turns are compared. PyTorch has one thread, and its
+fastest way is the one that the limit is for. A case without a limit is there for information: what it costs to get to where the
+instrument begins. Run it with ``python tests/benchmarks/bench_instruments.py [section …]``.
 """
 
 from __future__ import annotations
@@ -98,9 +98,12 @@ SECTIONS: dict[str, Callable[[], Iterator[Case]]] = {"jacobians": jacobians}
 
 
 def timed(run: Callable[[], Any]) -> float:
+    """Without the garbage collector, as timeit does it: it would go through the million objects of everything that PyTorch has loaded."""
+    gc.disable()
     start = time.perf_counter()
     result = run()
     elapsed = time.perf_counter() - start
+    gc.enable()
     del result  # freeing what was asked for is not part of it
     return elapsed
 
@@ -115,9 +118,9 @@ def compare(case: Case, rounds: int) -> bool:
                 return False
     times: dict[str, list[float]] = {"ours": [], **{name: [] for name in case.theirs}}
     for _ in range(rounds):
+        gc.collect()
         for name, run in {"ours": case.ours, **case.theirs}.items():
-            gc.collect()
-            times[name].append(timed(run))
+            times[name].append(min(timed(run) for _ in range(3)))
     medians = {name: 1e3 * statistics.median(several) for name, several in times.items()}
     ratio = medians["ours"] / min(medians[name] for name in case.theirs)
     print(

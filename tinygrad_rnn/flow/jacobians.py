@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..linear_maps import Identity, LinearMap, Mask, MatMul, Place, Scale, Scatter
-from ..report import Result, Table, aligned, number, power_of_ten
+from ..report import Result, Table, aligned, number, plain, power_of_ten
 from ..steps import BackwardStep
 from ..trace import States, Trace
 from .logs import log10
@@ -133,8 +133,6 @@ class StepJacobians(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Every field and what follows from it, in types that JSON knows."""
-        from ..report import plain
-
         more = ("singular_values", "spectral_radius", "condition", "log10_product", "log10_product_of_norms", "lyapunov_exponents")
         return {**super().to_dict(), **{name: plain(getattr(self, name)) for name in more}}
 
@@ -189,7 +187,7 @@ def step_jacobians(trace: Trace, layer: Any = None) -> StepJacobians:
     with np.errstate(all="ignore"):
         for run in _alike(stretches, shape[:-1], max(1, _ENTRIES // max(1, batch * size * jacobian.shape[-1]))):
             some, into = [stretches[k] for k in run], jacobian[run[0] : run[-1] + 1]
-            if _form(some[0], shape[:-1]) is None:
+            if _form(some[0], shape[:-1], {}) is None:
                 _differentiate_anything(some[0], into[0])
             else:
                 _differentiate(some, into)
@@ -232,8 +230,9 @@ def _alike(stretches: list[_Stretch], batch: tuple[int, ...], most: int) -> list
     """Neighbours that do the same with other numbers, to be done at once, up to so many."""
     runs: list[list[int]] = []
     last: Any = None
+    seen: dict[int, Any] = {}
     for k, stretch in enumerate(stretches):
-        form = _form(stretch, batch)
+        form = _form(stretch, batch, seen)
         if runs and len(runs[-1]) < most and form is not None and form == last:
             runs[-1].append(k)
         else:
@@ -242,36 +241,37 @@ def _alike(stretches: list[_Stretch], batch: tuple[int, ...], most: int) -> list
     return runs
 
 
-def _form(stretch: _Stretch, batch: tuple[int, ...]) -> Any:
+def _form(stretch: _Stretch, batch: tuple[int, ...], seen: dict[int, Any]) -> Any:
     """What a stretch does, apart from its factors: equal for stretches that differ in nothing else.
 
-    None if it has other maps than those of :func:`_pull_rows`, or values that are not (batch, width).
+    None if it has other maps than those of :func:`_pull_rows`, or values that are not (batch, width). ``seen`` are the matrices that were
+    met before, by id: where their entries lie.
     """
     places = {order: k for k, order in enumerate(stretch.starts)}
     form: list[Any] = []
     for step in stretch.path:
-        linear_map, order, operand = step.map, step.operand.order, step.operand
-        if operand.shape[:-1] != batch or len(operand.shape) == len(batch):
-            return None
-        source = places[step.node.order]
-        target = places.setdefault(order, len(places))
-        if isinstance(linear_map, Scale):
-            detail: Any = np.shape(linear_map.factor) or linear_map.factor
-        elif isinstance(linear_map, MatMul):
-            if linear_map.side != "right" or linear_map.matrix.ndim != 2:
+        linear_map, operand = step.map, step.operand
+        kind, shape = linear_map.__class__, operand.shape
+        detail: Any = None
+        if kind is Scale or kind is Mask:
+            factor = linear_map.factor  # type: ignore[union-attr]
+            detail = factor.shape if factor.__class__ is np.ndarray else factor
+        elif kind is MatMul:
+            matrix = linear_map.matrix  # type: ignore[union-attr]
+            if linear_map.side != "right" or matrix.ndim != 2:  # type: ignore[union-attr]
                 return None
-            array = linear_map.matrix.__array_interface__
-            detail = array["data"], array["strides"], array["shape"]
-        elif isinstance(linear_map, (Scatter, Place)):
-            whole = operand.shape if isinstance(linear_map, Scatter) else step.node.shape
-            detail = _columns(linear_map.key, whole)
+            detail = seen.get(id(matrix))
+            if detail is None:  # a cell transposes its weight anew at every step
+                detail = seen[id(matrix)] = matrix.ctypes.data, matrix.strides
+        elif kind is Scatter or kind is Place:
+            detail = _columns(linear_map.key, shape if kind is Scatter else step.node.shape)  # type: ignore[union-attr]
             if detail is None:
                 return None
-        elif isinstance(linear_map, Identity):
-            detail = None
-        else:
+        elif kind is not Identity:
             return None
-        form.append((linear_map.__class__, source, target, detail, operand.shape))
+        if len(shape) != len(batch) + 1 or shape[:-1] != batch:
+            return None
+        form.append((kind, places[step.node.order], places.setdefault(operand.order, len(places)), detail, shape))
     return form, [places.get(order) for order in stretch.ends]
 
 
@@ -292,7 +292,8 @@ def _differentiate(run: list[_Stretch], into: Any) -> None:
     many = len(run) > 1
     shape = into.shape[:-2] if many else into.shape[1:-2]
     size = into.shape[-1] // len(model.starts)
-    held: dict[int, _Rows] = {}
+    result = into if many else into[0]
+    held = {order: _Rows(size, result[..., k * size : (k + 1) * size]) for k, order in enumerate(model.ends)}
     for k, order in enumerate(model.starts):
         held.setdefault(order, _Rows(size)).add(k * size, 0, np.ones((*shape, size), into.dtype))
     for place, step in enumerate(model.path):
@@ -307,9 +308,8 @@ def _differentiate(run: list[_Stretch], into: Any) -> None:
         if target is None:
             target = held[operand.order] = _Rows(operand.shape[-1])
         _pull_rows(linear_map, held[step.node.order], target, step, (*shape, into.shape[-1]))
-    result = into if many else into[0]
-    for k, order in enumerate(model.ends):
-        held.get(order, _Rows(size)).write(result[..., k * size : (k + 1) * size])
+    for order in model.ends:
+        held[order].settle()
 
 
 def _differentiate_anything(stretch: _Stretch, into: Any) -> None:
@@ -334,10 +334,11 @@ class _Rows:
     A diagonal at (row, column, n) with entries d (…, n) says ∂s[row + i]/∂v[column + i] = d[i].
     """
 
-    __slots__ = ("dense", "diagonals", "own", "width")
+    __slots__ = ("dense", "diagonals", "own", "room", "width")
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, room: Any = None) -> None:
         self.width = width
+        self.room = room  # where the matrix is to be in the end, if it is wanted
         self.diagonals: dict[tuple[int, int, int], Any] = {}
         self.dense: Any = None
         self.own = False
@@ -355,22 +356,23 @@ class _Rows:
         else:
             self.dense, self.own = self.dense + matrix, True
 
-    def write(self, into: Any) -> None:
-        """Write everything over a matrix (…, S, W)."""
-        into[...] = 0.0 if self.dense is None else self.dense
+    def settle(self) -> None:
+        """Bring everything to where it is wanted."""
+        if self.dense is not self.room:
+            self.room[...] = 0.0 if self.dense is None else self.dense
         for (row, column, size), entries in self.diagonals.items():
             steps = np.arange(size)
-            into[..., row + steps, column + steps] += entries
+            self.room[..., row + steps, column + steps] += entries
 
 
 def _pull_rows(linear_map: LinearMap, source: _Rows, target: _Rows, step: BackwardStep, shape: tuple[int, ...]) -> None:
-    """Add to the operand's rows what goes over one edge; ``shape`` is (…, S)."""
+    """Add to the operand's rows what goes over one edge of those that :func:`_form` lets pass; ``shape`` is (…, S)."""
     if isinstance(linear_map, Identity):
         for (row, column, _), entries in source.diagonals.items():
             target.add(row, column, entries)
         if source.dense is not None:
             target.add_dense(source.dense, own=False)
-    elif isinstance(linear_map, Scale) and np.ndim(linear_map.factor) <= len(shape):
+    elif isinstance(linear_map, Scale):
         factor, masks = linear_map.factor, isinstance(linear_map, Mask)
         for (row, column, size), entries in source.diagonals.items():
             part = factor[..., column : column + size] if np.ndim(factor) and factor.shape[-1] > 1 else factor
@@ -378,16 +380,21 @@ def _pull_rows(linear_map: LinearMap, source: _Rows, target: _Rows, step: Backwa
         if source.dense is not None:
             spread = factor[..., None, :] if np.ndim(factor) else factor
             target.add_dense(np.where(spread, source.dense, 0.0) if masks else source.dense * spread, own=True)
-    elif isinstance(linear_map, MatMul) and linear_map.side == "right" and linear_map.matrix.ndim == 2:
-        target.add_dense(_through_matrix(source, linear_map.matrix.T, shape), own=True)
-    elif isinstance(linear_map, Scatter) and (columns := _columns(linear_map.key, step.operand.shape)):
+    elif isinstance(linear_map, MatMul):
+        target.add_dense(_through_matrix(source, linear_map.matrix.T, shape, target.room if target.dense is None else None), own=True)
+    elif isinstance(linear_map, Scatter):
+        columns = _columns(linear_map.key, step.operand.shape)
+        assert columns is not None
         for (row, column, _), entries in source.diagonals.items():
             target.add(row, column + columns[0], entries)
         if source.dense is not None:
             placed = np.zeros((*shape, target.width), source.dense.dtype)
             placed[..., columns[0] : columns[1]] = source.dense
             target.add_dense(placed, own=True)
-    elif isinstance(linear_map, Place) and (columns := _columns(linear_map.key, step.node.shape)):
+    else:
+        assert isinstance(linear_map, Place)
+        columns = _columns(linear_map.key, step.node.shape)
+        assert columns is not None
         first, stop = columns
         for (row, column, size), entries in source.diagonals.items():
             start, end = max(column, first), min(column + size, stop)
@@ -397,17 +404,18 @@ def _pull_rows(linear_map: LinearMap, source: _Rows, target: _Rows, step: Backwa
             target.add_dense(source.dense[..., first:stop], own=False)
 
 
-def _through_matrix(source: _Rows, matrix: Any, shape: tuple[int, ...]) -> Any:
-    """The rows times a matrix. Diagonals cost one multiplication per entry of the result and no sum."""
+def _through_matrix(source: _Rows, matrix: Any, shape: tuple[int, ...], room: Any) -> Any:
+    """The rows times a matrix, in the room for it if there is some. Diagonals cost one product per entry of the result and no sum."""
+    product = np.empty((*shape, matrix.shape[-1]), matrix.dtype) if room is None else room
     rows = {(row, size) for row, _, size in source.diagonals}
     fresh: set[tuple[int, int]] = set()
     if source.dense is not None:
         flat = source.dense.reshape(-1, source.dense.shape[-1]) @ matrix
-        product = flat.reshape(*shape, matrix.shape[-1])
+        product[...] = flat.reshape(product.shape)
     elif sum(size for _, size in rows) == shape[-1] and len({row for row, _ in rows}) == len(rows):
-        product, fresh = np.empty((*shape, matrix.shape[-1]), matrix.dtype), rows  # every row once: the first term is written, not added
+        fresh = rows  # every row once: the first term is written, not added
     else:
-        product = np.zeros((*shape, matrix.shape[-1]), matrix.dtype)
+        product[...] = 0.0
     for (row, column, size), entries in source.diagonals.items():
         into = product[..., row : row + size, :]
         if (row, size) in fresh:

@@ -277,18 +277,20 @@ def between(steps: Iterable[BackwardStep], starts: Collection[int], ends: Collec
     ahead = set(starts).difference(ends)
     candidates = []
     for step in steps:  # in the order in which they ran, so every step comes after those that lead to it
-        if step.node.order in ahead:
-            candidates.append(step)
-            order = step.operand.order
+        node = step.node
+        if node.order in ahead:
+            order = node.operands[step.position].order
+            candidates.append((step, node.order, order))
             if order not in ends:
                 ahead.add(order)
     behind = set(ends)
     found = []
-    for step in reversed(candidates):
-        if step.operand.order in behind:
-            behind.add(step.node.order)
+    for step, source, target in reversed(candidates):
+        if target in behind:
+            behind.add(source)
             found.append(step)
-    return found[::-1]
+    found.reverse()
+    return found
 
 
 def carry(
