@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import errors, flow, nn
-from tinygrad_rnn.flow import bptt, stacks
+from tinygrad_rnn.flow import bptt, reach, stacks
 
 LAYERS: dict[str, Any] = {
     "rnn": (nn.RNN, nn.RNNCell, {}, oracles.rnn()),
@@ -249,7 +249,7 @@ def test_connectivity_is_the_norm_of_blocks_of_the_jacobian(
         jacobian = jacobian[:, None, :, :, None]
     with pytest.MonkeyPatch.context() as patch:
         if few:
-            patch.setattr(bptt, "_ENTRIES", 1)
+            patch.setattr(reach, "ENTRIES", 1)
         found = flow.connectivity(program(x), x)
         one = flow.connectivity(program(x), x, unit=-1)
     assert far(found.norm, np.sqrt((jacobian**2).sum((1, 2, 4, 5)))) < 1e-12

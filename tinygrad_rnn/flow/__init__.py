@@ -1,6 +1,6 @@
 """What the ledger means: instruments that read a trace and return frozen results."""
 
-from .bptt import BpttMatrix, Connectivity, bptt_matrix, connectivity
+from .bptt import BpttMatrix, bptt_matrix
 from .diagnosis import Diagnosis, Finding, diagnose
 from .edges import Edges, crossing, edges, recurrent
 from .highway import Highway, highway, highway_steps
@@ -10,6 +10,7 @@ from .monitor import Monitor, StateNorms, monitor
 from .omega import omega
 from .paths import PathSplit, split_paths, through
 from .product import VanishingProduct, vanishing_product
+from .reach import Connectivity, connectivity
 from .timescales import Timescales, timescales
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Which loss moves which use of a shared weight, and which input reaches which output: two maps over pairs of times."""
+"""The BPTT matrix: which loss moves which use of a shared weight."""
 
 from __future__ import annotations
 
@@ -12,18 +12,13 @@ import numpy as np
 from ..errors import ArgumentError
 from ..linear_maps import MatMul
 from ..ops import reshape, stack
-from ..report import Result, Table, aligned, number, plain
+from ..report import Result, Table, number, plain
 from ..steps import BackwardStep, NodeInfo
 from ..tensor import Tensor
 from ..trace import Trace, trace
 from ..transforms import enable_grad
-from .product import selected_lags
+from .pairs import ENTRIES, by_distance, root_of_squares, row_norms
 from .stacks import Slab, Stack, between, carry, pull
-
-_ENTRIES = 1 << 22  # how many numbers of a stack are made at a time where all at once might not fit
-
-
-# -- the BPTT matrix --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ class BpttMatrix(Result):
         title = f"{self.parameter}: {len(self.loss_time)} losses, {len(self.time)} steps"
         named = [] if len(self.gates) == 1 else list(zip(self.gates, self.gate_norm, strict=True))
         caption = f"local part {number(float(np.linalg.norm(self.local)))}, through time {number(float(np.linalg.norm(self.through_time)))}"
-        return _by_distance(title, caption, self.loss_time, self.time, [("norm", self.norm), *named])
+        return by_distance(title, caption, self.loss_time, self.time, [("norm", self.norm), *named])
 
     def to_dict(self) -> dict[str, Any]:
         """Every field in types that JSON knows."""
@@ -154,9 +149,9 @@ def bptt_matrix(losses: Sequence[Tensor], parameter: Tensor, *, times: Sequence[
         loss_time=loss_time,
         time=np.array(steps),
         gates=gates,
-        norm=_root_of_squares(account.norms),
+        norm=root_of_squares(account.norms),
         gate_norm=np.moveaxis(account.norms, -1, 0),
-        outside=_root_of_squares(account.outside),
+        outside=root_of_squares(account.outside),
         local=account.local,
         through_time=account.through,
         gradient=ledger.gradients.get(leaf, account.local + account.through),
@@ -312,7 +307,7 @@ class _Account:
             self.settle(time, waiting)
         for order, held in seeded.items():
             for k, value in enumerate(self.uses.down(order, held), held.whole().first):
-                self.outside[k] = np.hypot(self.outside[k], self.of_blocks(_row_norms(value[None]))[0])
+                self.outside[k] = np.hypot(self.outside[k], self.of_blocks(row_norms(value[None]))[0])
                 self.through += value
 
     def settle(self, time: int | None, waiting: list[tuple[BackwardStep, Stack]]) -> None:
@@ -339,7 +334,7 @@ class _Account:
     def sum_up(self, waiting: list[tuple[BackwardStep, Stack]], into: Any) -> None:
         """The norms of entries that have to be added up first, a few bins at a time."""
         first, stop = min(held.whole().first for _, held in waiting), max(held.whole().stop for _, held in waiting)
-        few = max(1, _ENTRIES // max(1, math.prod(self.leaf.shape)))
+        few = max(1, ENTRIES // max(1, math.prod(self.leaf.shape)))
         for start in range(first, stop, few):
             end = min(stop, start + few)
             total = np.zeros((end - start, *self.leaf.shape), self.leaf.dtype)
@@ -348,11 +343,11 @@ class _Account:
                 low, high = max(start, slab.first), min(end, slab.stop)
                 if low < high:
                     total[low - start : high - start] += self.at_leaf(step, slab.values[low - slab.first : high - slab.first])
-            into[start:end] = np.hypot(into[start:end], self.of_blocks(_row_norms(total)))
+            into[start:end] = np.hypot(into[start:end], self.of_blocks(row_norms(total)))
 
     def of_blocks(self, norms: Any) -> Any:
         """The norms of blocks of rows, given those of the rows: (n, R) → (n, blocks)."""
-        return _root_of_squares(norms.reshape(len(norms), self.norms.shape[-1], -1))
+        return root_of_squares(norms.reshape(len(norms), self.norms.shape[-1], -1))
 
     def divide(self, time: int | None, step: BackwardStep, held: Stack) -> None:
         """Add what arrives to the local part or to the rest."""
@@ -385,21 +380,9 @@ def _column_norms(matrix: Any, values: Any) -> Any:
     if len(matrix) <= matrix.shape[1]:
         # xᵀ = Q R with orthonormal columns in Q, so xᵀ g has the norms of R g; a Gram matrix would lose half of the digits.
         matrix = np.asarray(np.linalg.qr(matrix.T, mode="r")).T
-    few = max(1, _ENTRIES // max(1, matrix.shape[1] * values.shape[2]))
+    few = max(1, ENTRIES // max(1, matrix.shape[1] * values.shape[2]))
     norms = [np.sqrt(np.sum((matrix.T @ scaled[k : k + few]) ** 2, axis=1)) for k in range(0, len(scaled), few)]
     return np.concatenate(norms) * unit[:, None]
-
-
-def _row_norms(values: Any) -> Any:
-    """The norm of every row of every bin: (n, R, …) → (n, R); (n,) → (n, 1)."""
-    return _root_of_squares(values.reshape(*(values.shape[:2] if values.ndim > 1 else (len(values), 1)), math.prod(values.shape[2:])))
-
-
-def _root_of_squares(values: Any) -> Any:
-    """√Σx² over the last axis, also where the squares would overflow or underflow."""
-    peak = np.max(np.abs(values), axis=-1, initial=0.0)
-    unit = np.where((peak > 0) & np.isfinite(peak), peak, 1.0).astype(np.float64)
-    return np.sqrt(np.sum((values / unit[..., None]) ** 2, axis=-1)) * unit
 
 
 def _one_entry(path: list[BackwardStep], seeds: list[tuple[int, Slab]], uses: _Uses, leaf: NodeInfo, time: int) -> Any:
@@ -421,114 +404,3 @@ def _one_entry(path: list[BackwardStep], seeds: list[tuple[int, Slab]], uses: _U
     if chosen:
         carry(useful, stacks, uses.family, tell=hear)
     return total
-
-
-# -- connectivity -----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Connectivity(Result):
-    """How much an output still depends on an input: ‖∂ output at t′ / ∂ input at t‖.
-
-    Attributes:
-        unit: the output unit, or None for all of them.
-        output_time, input_time: t′ and t, from 1 on.
-        norm: (outputs, inputs), the Frobenius norm over units, input features and the batch, in units of output per unit of input.
-    """
-
-    unit: int | None
-    output_time: Any
-    input_time: Any
-    norm: Any
-
-    def table(self) -> Table:
-        """Root of the sum of squares over the entries at a distance ∣t′ − t∣."""
-        title = "connectivity of " + ("all units" if self.unit is None else f"unit {self.unit}")
-        return _by_distance(title, "", self.output_time, self.input_time, [("norm", self.norm)])
-
-
-def connectivity(outputs: Tensor, inputs: Tensor, unit: int | None = None) -> Connectivity:
-    """How much each output depends on each input: ‖∂ output at t′ / ∂ input at t‖ for all t′ and t.
-
-    Args:
-        outputs: (T′, B, K), or (T′, K) for one sequence: hidden states, logits, …
-        inputs: (T, B, I), or (T, I): a Tensor that requires a gradient.
-        unit: the output unit k; None takes all K together.
-
-    Returns:
-        :class:`Connectivity`. One sequence of a batch must not act on another. One pass carries a cotangent for every t′; with all
-        units, several passes share them, so that no more is held at once than needed.
-
-    Raises:
-        ArgumentError: if a shape does not fit, the unit does not exist, or the outputs do not depend on the inputs.
-
-    Source:
-        Madsen 2019 (Distill, "Visualizing memorization in RNNs"), with the norm over the input's features.
-
-    Example:
-        >>> import numpy as np, tinygrad_rnn as tg
-        >>> from tinygrad_rnn import flow, nn
-        >>> x = tg.tensor(np.ones((5, 1, 2)), requires_grad=True)
-        >>> outputs, _ = nn.GRU(2, 3, rng=0)(x)
-        >>> found = flow.connectivity(outputs, x)
-        >>> found.norm.shape, bool((np.triu(found.norm, 1) == 0).all())
-        ((5, 5), True)
-    """
-    for name, given in (("outputs", outputs), ("inputs", inputs)):
-        if not isinstance(given, Tensor) or given.ndim not in (2, 3) or given.node is None:
-            got = f"shape {given.shape}" if isinstance(given, Tensor) and given.node is not None else "none"
-            raise ArgumentError(
-                f"connectivity: expected {name} to be a Tensor (T, B, …) with a gradient, got {got}. Use requires_grad=True"
-            )
-    units = outputs.shape[-1]
-    if unit is not None and not (isinstance(unit, (int, np.integer)) and -units <= unit < units):
-        raise ArgumentError(f"connectivity: expected a unit from 0 to {units - 1}, got {unit!r}")
-    ledger = trace(outputs, cotangent=np.ones(outputs.shape))
-    try:
-        goal, root = ledger.node(inputs), ledger.root
-    except ArgumentError as error:
-        raise ArgumentError(f"connectivity: the outputs do not depend on the inputs. {error}") from None
-    steps, batch = outputs.shape[0], outputs.shape[1:-1]
-    chosen = range(units) if unit is None else [int(unit) % units]
-    path = between(ledger.steps, {root.order}, {goal.order})
-    few = max(1, _ENTRIES // max(1, steps * math.prod(goal.shape)))
-    squares = np.zeros((steps, inputs.shape[0]))
-    for start in range(0, len(chosen), few):
-        group = chosen[start : start + few]
-        basis = np.zeros((len(group), *batch, units), outputs.dtype)
-        for k, one in enumerate(group):
-            basis[k, ..., one] = 1.0
-        seeds = {root.order: Stack(root.shape, {t: Slab(t * len(group), basis) for t in range(steps)})}
-        arrived = carry(path, seeds, {goal.order}).get(goal.order)
-        norms = _norms_by_place(arrived, steps * len(group)).reshape(steps, len(group), -1)
-        squares = np.hypot(squares, _root_of_squares(np.moveaxis(norms, 1, -1)))
-    return Connectivity(
-        unit=None if unit is None else int(unit) % units,
-        output_time=np.arange(1, steps + 1),
-        input_time=np.arange(1, inputs.shape[0] + 1),
-        norm=squares,
-    )
-
-
-def _norms_by_place(arrived: Stack | None, bins: int) -> Any:
-    """The norm of every bin at every place of the first axis: (bins, T)."""
-    if arrived is None:
-        return np.zeros((bins, 0))
-    norms = np.zeros((bins, arrived.shape[0]))
-    if None in arrived.parts:
-        slab = arrived.whole()
-        norms[slab.first : slab.stop] = _row_norms(slab.values)
-        return norms
-    for place, slab in arrived.parts.items():
-        norms[slab.first : slab.stop, place] = _row_norms(slab.values[:, None])[:, 0]
-    return norms
-
-
-def _by_distance(title: str, caption: str, late: Any, early: Any, matrices: list[tuple[str, Any]]) -> Table:
-    distances = np.where(late[:, None] < 0, -1, np.abs(late[:, None] - early[None, :]))
-    rows = []
-    for distance in selected_lags(int(distances.max(initial=0))):
-        here = distances == distance
-        if here.any():
-            rows.append((distance, int(here.sum()), *(number(float(_root_of_squares(matrix[here]))) for _, matrix in matrices)))
-    return aligned(("∣t′ − t∣", "pairs", *(name for name, _ in matrices)), rows, title, caption)

@@ -1,0 +1,36 @@
+"""Norms for matrices over pairs of times, and how these are printed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..report import Table, aligned, number
+from .product import selected_lags
+
+ENTRIES = 1 << 22  # how many numbers of a stack are made at a time where all at once might not fit
+
+
+def row_norms(values: Any) -> Any:
+    """The norm of every row of every bin: (n, R, …) → (n, R); (n,) → (n, 1)."""
+    return root_of_squares(values.reshape(*(values.shape[:2] if values.ndim > 1 else (len(values), 1)), math.prod(values.shape[2:])))
+
+
+def root_of_squares(values: Any) -> Any:
+    """√Σx² over the last axis, also where the squares would overflow or underflow."""
+    peak = np.max(np.abs(values), axis=-1, initial=0.0)
+    unit = np.where((peak > 0) & np.isfinite(peak), peak, 1.0).astype(np.float64)
+    return np.sqrt(np.sum((values / unit[..., None]) ** 2, axis=-1)) * unit
+
+
+def by_distance(title: str, caption: str, late: Any, early: Any, matrices: list[tuple[str, Any]]) -> Table:
+    """One row for each of a few distances ∣t′ − t∣: how many pairs there are, and the root of the sum of their squares per matrix."""
+    distances = np.where(late[:, None] < 0, -1, np.abs(late[:, None] - early[None, :]))
+    rows = []
+    for distance in selected_lags(int(distances.max(initial=0))):
+        here = distances == distance
+        if here.any():
+            rows.append((distance, int(here.sum()), *(number(float(root_of_squares(matrix[here]))) for _, matrix in matrices)))
+    return aligned(("∣t′ − t∣", "pairs", *(name for name, _ in matrices)), rows, title, caption)
