@@ -251,3 +251,20 @@ def test_too_few_steps_are_refused():
     for experiment in (experiments.lstm_cell, experiments.lstm_limits, experiments.gru_conventions):
         with pytest.raises(errors.ArgumentError, match="at least 2 steps, got 1"):
             experiment(steps=1)
+
+
+# -- 6: near effects ------------------------------------------------------------------------------------------------------------
+
+
+def test_near_losses_move_the_weights():
+    """The matrix is lower triangular and falls off with the distance, trained or not; the loss at step 2 pulls harder at step 1 than
+    the one at step 4; and training has worked. (That the entries are right is shown in test_bptt.)"""
+    found = tg.experiments.near_effects(steps=8, updates=60, seed=1)
+    for matrix, by_distance in ((found.untrained, found.untrained_by_distance), (found.trained, found.trained_by_distance)):
+        assert matrix.shape == (8, 8)
+        assert np.array_equal(matrix, np.tril(matrix))
+        assert (np.diff(by_distance) < 0).all()
+    assert (found.pull[:, 1] > found.pull[:, 3]).all()
+    assert found.loss[1] < 0.9 * found.loss[0]
+    with pytest.raises(tg.errors.ArgumentError, match="at least 4 steps, got 3"):
+        tg.experiments.near_effects(steps=3)

@@ -82,7 +82,6 @@ from .ops import (
 )
 from .ops import absolute as abs
 from .steps import BackwardStep
-from .storage import load, save
 from .tensor import Tensor, landmark, tensor
 from .trace import Trace, trace
 from .transforms import checkpoint, detect_anomaly, enable_grad, grad, hessian, jacobian, jvp, no_grad, record_sources, vjp
@@ -96,6 +95,8 @@ def __getattr__(name: str) -> Any:
     """Rooms that not everyone enters are loaded when they are first named: ``tg.render`` needs graphviz."""
     if name in _LATER:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in ("load", "save"):
+        return getattr(importlib.import_module(f"{__name__}.storage"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

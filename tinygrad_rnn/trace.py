@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -143,12 +145,8 @@ class Trace:
         ] = {}  # a node's latest contribution and its norm: its cotangent's, if it is the only one
         self._infos = Infos()
         start = seed(loss, cotangent, "trace")
-        sources = recording.sources
-        recording.sources = sources or keep == "arrays"  # what is opened on the way tells where it was written
-        try:
+        with _undisturbed(sources=keep == "arrays"):
             found = Backward([start], lift=lift, ledger=self, infos=self._infos).run()
-        finally:
-            recording.sources = sources
         if keep == "arrays":
             self.gradients = {self._infos.of(leaf): _frozen(gradient) for leaf, gradient in found.items() if isinstance(leaf, Leaf)}
         self._root = start[0].order
@@ -397,6 +395,23 @@ class Trace:
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
+
+
+@contextmanager
+def _undisturbed(*, sources: bool) -> Iterator[None]:
+    """What is opened on the way tells where it was written, if asked to; and the garbage collector waits.
+
+    A walk makes thousands of objects and not one cycle; going through them again and again would be a tenth of its time.
+    """
+    before, collecting = recording.sources, gc.isenabled()
+    recording.sources = before or sources
+    gc.disable()
+    try:
+        yield
+    finally:
+        recording.sources = before
+        if collecting:
+            gc.enable()
 
 
 _STATES = ("hidden", "cell")

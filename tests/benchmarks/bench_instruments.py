@@ -92,9 +92,45 @@ def jacobians_of(make: Any, cell: Any, width: int) -> Iterator[Case]:
     yield Case(f"step Jacobians, {make.__name__}, from the sequence on", lambda: flow.step_jacobians(traced()), theirs, answer, None)
 
 
+# -- state cotangents -------------------------------------------------------------------------------------------------------------
+
+
+def cotangents() -> Iterator[Case]:
+    """‖δ_t‖ for all t, batch 8, float64, from the sequence on: ours by a monitor, PyTorch's by a hook on every state of a cell loop."""
+    for make, cell in ((nn.RNN, torch_rnn), (nn.LSTM, torch_lstm)):
+        yield cotangents_of(make, cell)
+
+
+def cotangents_of(make: Any, cell: Any) -> Case:
+    layer = make(INPUT, HIDDEN, rng=0)
+    sequence = np.random.default_rng(1).standard_normal((STEPS, 8, INPUT))
+    weights = [torch.tensor(p.numpy(), requires_grad=True) for p in (layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_l0)]
+    fed = torch.tensor(sequence)
+    width = HIDDEN if make is nn.RNN else 2 * HIDDEN
+
+    def ours() -> Any:
+        with flow.monitor(layer) as watching:
+            outputs, _ = layer(sequence)
+            outputs[-1].sum().backward()
+        layer.zero_grad()
+        return watching.rows[-1].norm[:STEPS]
+
+    def hooked() -> Any:
+        state, norms = torch.zeros(8, width, dtype=torch.float64), [0.0] * STEPS
+        for t in range(STEPS):
+            state = cell(fed[t], state, *weights)
+            state.register_hook(lambda gradient, t=t: norms.__setitem__(t, gradient.norm().item()))
+        state[:, :HIDDEN].sum().backward()
+        for weight in weights:
+            weight.grad = None
+        return norms[::-1]
+
+    return Case(f"state cotangents, {make.__name__}", ours, {"hooks": hooked}, lambda norms: [np.asarray(norms)])
+
+
 # -- all of them ------------------------------------------------------------------------------------------------------------------
 
-SECTIONS: dict[str, Callable[[], Iterator[Case]]] = {"jacobians": jacobians}
+SECTIONS: dict[str, Callable[[], Iterator[Case]]] = {"jacobians": jacobians, "cotangents": cotangents}
 
 
 def timed(run: Callable[[], Any]) -> float:

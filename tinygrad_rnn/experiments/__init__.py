@@ -10,6 +10,7 @@ row   claim                                                                  fun
 2     eigenvalues decide, and a non-normal matrix grows first                :func:`eigenvalues`
 3     tanh multiplies by 1 − h²                                              :func:`saturation`
 4     both compound: their logarithms add                                    :func:`compound`
+6     near losses move the weights: J⁽²⁾'s pull on h₁ beats J⁽⁴⁾'s            :func:`near_effects`
 11    the LSTM's equations; the direct ∂c_t/∂c_{t−1} is diag(f_t)            :func:`lstm_cell`
 12    over 100 steps the LSTM keeps about 10,000 times more                  :func:`lstm_retention`
 13    the LSTM does not guarantee that nothing vanishes or explodes          :func:`lstm_limits`
@@ -25,6 +26,7 @@ from typing import Any
 from ..errors import ArgumentError
 from ..report import Result
 from .gated import GRUConventions, LSTMCellReport, LSTMLimits, LSTMRetention, gru_conventions, lstm_cell, lstm_limits, lstm_retention
+from .near import NearEffects, near_effects
 from .vanishing import ChainRule, Compound, Eigenvalues, Saturation, chain_rule, compound, eigenvalues, saturation
 
 ROWS: dict[int, Callable[..., Result]] = {
@@ -32,6 +34,7 @@ ROWS: dict[int, Callable[..., Result]] = {
     2: eigenvalues,
     3: saturation,
     4: compound,
+    6: near_effects,
     11: lstm_cell,
     12: lstm_retention,
     13: lstm_limits,
@@ -69,6 +72,7 @@ __all__ = [
     "LSTMCellReport",
     "LSTMLimits",
     "LSTMRetention",
+    "NearEffects",
     "Saturation",
     "chain_rule",
     "compound",
@@ -77,6 +81,7 @@ __all__ = [
     "lstm_cell",
     "lstm_limits",
     "lstm_retention",
+    "near_effects",
     "run",
     "saturation",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..report import Result, Table, aligned, number
-from ..steps import BackwardStep, norm_of
+from ..steps import BackwardStep, quiet_norm
 from ..trace import StateAt, States, Trace
 from .logs import log10
 from .stacks import Slab, Stack, between, carry, pull
@@ -73,6 +73,11 @@ def relay(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
     Args:
         time, norms: its steps from the last one with a gradient on, in the order of the walk, and ‖δ‖ there as the trace has it.
     """
+    with np.errstate(all="ignore"):
+        return _relayed(trace, states, time, norms)
+
+
+def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
     by_time: dict[int | None, list[BackwardStep]] = {}
     for step in trace.steps:
         by_time.setdefault(step.time, []).append(step)
@@ -105,11 +110,11 @@ def relay(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
         if [step.kind for step in multiplying] == ["scale", "matmul"]:
             assert multiplying[0].map is not None
             found.saturation[k + 1] = _length([multiplying[0].map.pullback(before["hidden"])])
-            with np.errstate(invalid="ignore"):
-                found.weight[k + 1] = np.divide(length, found.saturation[k + 1])
+            found.weight[k + 1] = np.divide(length, found.saturation[k + 1])
         for step in multiplying if found.trusted[k] else ():
-            if 0 < step.gain < math.inf:
-                gains.setdefault((step.op, step.kind, step.template), []).append((step, math.log10(step.gain)))
+            gain = step.gain
+            if 0 < gain < math.inf:
+                gains.setdefault((step.op, step.kind, step.template), []).append((step, math.log10(gain)))
         flowing = {role: part / length for role, part in flowing.items()} if length > 0 else {}
         found.log10_norm[k + 1] = found.log10_norm[k] + (math.log10(length) if length > 0 else -math.inf)
     found.edges = _ranked(gains)
@@ -155,7 +160,7 @@ def _hand_back(
         pull(step.map, stack, stacks.setdefault(step.operand.order, Stack(step.operand.shape)))
     arrived = {role: stacks[order].whole() for role, order in _orders(past).items() if order in stacks and stacks[order].parts}
     cell = stacks.get(orders.get("cell", 0))
-    return arrived, ({DIRECT: 0, **ways} if ways else {}), norm_of(cell.whole().values.sum(0)) if cell is not None else math.nan
+    return arrived, ({DIRECT: 0, **ways} if ways else {}), quiet_norm(cell.whole().values.sum(0)) if cell is not None else math.nan
 
 
 def _on_cell(steps: list[BackwardStep], here: StateAt, flowing: dict[str, Any]) -> float:
@@ -166,11 +171,11 @@ def _on_cell(steps: list[BackwardStep], here: StateAt, flowing: dict[str, Any]) 
     seeds = {orders[role]: Stack(part.shape, {None: Slab(0, part[None])}) for role, part in flowing.items() if role != "cell"}
     arrived = carry(steps, seeds, [orders["cell"]]).get(orders["cell"])
     total = flowing.get("cell", 0.0) + (0.0 if arrived is None else arrived.array(1)[0])
-    return norm_of(np.asarray(total))
+    return quiet_norm(np.asarray(total))
 
 
 def _length(arrays: Any) -> float:
-    return norm_of(np.array([norm_of(array) for array in arrays]))
+    return math.hypot(*(quiet_norm(array) for array in arrays))
 
 
 def _ranked(gains: dict[tuple[str, str, str], list[tuple[BackwardStep, float]]]) -> tuple[EdgeGains, ...]:

@@ -1,0 +1,116 @@
+"""Which loss pulls at which step: row 6 of the curriculum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import flow, nn, optim
+from ..errors import ArgumentError
+from ..functional import cross_entropy
+from ..nn.init import generator
+from ..ops import stack
+from ..report import Result, Table, aligned, number
+
+
+@dataclass(frozen=True)
+class NearEffects(Result):
+    """What each step's loss contributes to W_hh through each step's use of it, before and after training.
+
+    Attributes:
+        untrained, trained: (T, T), entry (t′ − 1, t − 1) the norm of what the loss at t′ contributes through the use at step t.
+        distance: d = t′ − t; ``untrained_by_distance``, ``trained_by_distance`` the mean norms at each.
+        pull: (2, T), ‖∂J⁽ᵗ′⁾/∂a₁‖, how hard the loss at t′ pulls at the first step, untrained and trained.
+        loss: (2,), the mean cross-entropy in nats, untrained and trained.
+    """
+
+    untrained: Any
+    trained: Any
+    distance: Any
+    untrained_by_distance: Any
+    trained_by_distance: Any
+    pull: Any
+    loss: Any
+
+    def table(self) -> Table:
+        """Mean norms by distance, and each loss's pull at the first step."""
+        rows = [
+            (d, number(self.untrained_by_distance[d]), number(self.trained_by_distance[d]), d + 1, *(number(pull[d]) for pull in self.pull))
+            for d in self.distance
+        ]
+        columns = ("t′ − t", "untrained", "trained", "t′", "‖∂J/∂a₁‖ untrained", "trained")
+        caption = f"loss {self.loss[0]:.3f} untrained, {self.loss[1]:.3f} trained, in nats"
+        return aligned(columns, rows, "which loss moves which use of W_hh", caption)
+
+
+def near_effects(*, steps: int = 12, batch: int = 16, hidden: int = 16, symbols: int = 6, updates: int = 150, seed: int = 0) -> NearEffects:
+    """Claim (row 6): weights learn near effects only; J⁽²⁾'s pull on h₁ beats J⁽⁴⁾'s.
+
+    A tanh RNN predicts the next symbol of a random Markov chain, with a loss at every step. The BPTT matrix of W_hh says which loss
+    moves which use of it; entries (t′, t) with t′ < t are 0, since a loss depends on no later step.
+
+    Args:
+        steps, batch, hidden, symbols: T, B, H, and how many symbols the chain has.
+        updates: of Adam, at learning rate 0.01, on fresh sequences.
+        seed: the random source.
+
+    Raises:
+        ArgumentError: for fewer than 4 steps.
+
+    Example:
+        >>> import tinygrad_rnn as tg
+        >>> found = tg.experiments.near_effects(updates=20)
+        >>> bool(found.untrained_by_distance[0] > found.untrained_by_distance[3]), bool(found.pull[0, 1] > found.pull[0, 3])
+        (True, True)
+    """
+    if steps < 4:
+        raise ArgumentError(f"near_effects: expected at least 4 steps, got {steps}")
+    rng = generator(seed)
+    layer: Any = nn.RNN(symbols, hidden, rng=rng)
+    readout = nn.Linear(hidden, symbols, rng=rng)
+    chances = rng.dirichlet(np.full(symbols, 0.3), symbols)  # mostly one or two ways to go on
+
+    def drawn() -> Any:
+        sequence = np.empty((steps + 1, batch), dtype=int)
+        sequence[0] = rng.integers(symbols, size=batch)
+        for t in range(steps):
+            sequence[t + 1] = (chances[sequence[t]].cumsum(1) < rng.random((batch, 1))).sum(1).clip(max=symbols - 1)
+        return sequence
+
+    def losses(sequence: Any) -> list[Any]:
+        outputs, _ = layer(np.eye(symbols)[sequence[:-1]])
+        return [cross_entropy(readout(outputs[t]), sequence[t + 1]) for t in range(steps)]
+
+    shown = drawn()
+
+    def measured() -> tuple[Any, Any, float]:
+        each = losses(shown)
+        matrix = flow.bptt_matrix(each, layer.weight_hh_l0).norm
+        pull = flow.bptt_matrix(each, layer.bias_l0).norm[:, 0]
+        return np.pad(matrix, ((0, 0), (steps - matrix.shape[1], 0))), pull, float(np.mean([loss.item() for loss in each]))
+
+    untrained, pull_before, loss_before = measured()
+    parameters = [*layer.parameters(), *readout.parameters()]
+    optimizer = optim.Adam(parameters, lr=0.01)
+    for _ in range(updates):
+        optimizer.zero_grad()
+        stack(losses(drawn())).sum().backward()
+        optim.clip_grad_norm(parameters, 1.0)
+        optimizer.step()
+    trained, pull_after, loss_after = measured()
+    distance = np.arange(steps - 1)
+
+    def by_distance(matrix: Any) -> Any:  # the first step multiplies h₀ = 0 by W_hh, and contributes nothing
+        return np.array([np.mean(np.diagonal(matrix, -d)[1:]) for d in distance])
+
+    return NearEffects(
+        untrained=untrained,
+        trained=trained,
+        distance=distance,
+        untrained_by_distance=by_distance(untrained),
+        trained_by_distance=by_distance(trained),
+        pull=np.stack([pull_before, pull_after]),
+        loss=np.array([loss_before, loss_after]),
+    )
