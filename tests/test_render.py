@@ -252,6 +252,15 @@ def test_rolled_does_not_grow(name):
     assert "t → t−1" in render.backward_graph(traced(name), rolled=True).source
 
 
+@pytest.mark.parametrize("read", [lambda outputs: outputs.mean(), lambda outputs: (outputs * outputs).sum()])
+def test_rolled_does_not_grow_with_a_loss_at_every_step(read):
+    """What every step's output receives from the loss is one edge."""
+    layer = nn.GRU(2, 3, rng=0)
+    short, long = (render.backward_graph(tg.trace(read(layer(np.ones((steps, 1, 2)))[0])), rolled=True).model for steps in (4, 40))
+    assert len(short.edges) == len(long.edges) < 40
+    assert [node.label for node in short.nodes] == [node.label for node in long.nodes]
+
+
 def test_two_layers_share_no_cluster():
     """Layers lie above each other, their steps side by side; both highways are drawn."""
     below, _ = nn.LSTM(2, 3, rng=0)(np.ones((3, 1, 2)))

@@ -289,6 +289,8 @@ class RolledSketch(Sketch):
         return "leaf", edge.target, layer
 
     def alone(self, edge: Edge, start: Key, end: Key) -> Key:
+        if start[0] == "node" and end[0] != "leaf":  # what goes from one node to every step is one edge
+            return (edge.strongest.op,)
         return edge.strongest.op, edge.strongest.position
 
     def label(self, edge: Edge) -> str:

@@ -132,7 +132,8 @@ class Flow:
     def _join_up(self, number: int, routes: bool) -> bool:
         """A nameless node that receives by one identity or route is where that comes from."""
         into, info = self.into[number], self.infos[number]
-        if len(into) != 1 or number == self.root or not self.out[number] or info.role or info.name is not None:
+        named = info.name is not None and info.op != "stack"  # a layer's outputs are those of its steps
+        if len(into) != 1 or number == self.root or not self.out[number] or info.role or named:
             return False
         (edge,) = into
         kind = edge.kind
