@@ -127,6 +127,33 @@ def test_where_most_is_lost() -> None:
     assert "most is lost at · W_hhᵀ" in str(inside)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_far_above_what_a_float_holds(dtype: str) -> None:
+    """999 steps back through three times an orthogonal matrix: 3⁹⁹⁹ = 10⁺⁴⁷⁶ of the gradient, which overflows on its way."""
+    layer = nn.RNN(2, 16, init=3.0, bias=False, dtype=dtype, rng=0)
+    outputs, _ = layer(np.zeros((1000, 1, 2)))
+    result = flow.vanishing_product(tg.trace(outputs[-1].sum()))
+    assert not np.isfinite(result.norm[-1])
+    delta, log = np.ones(16), -math.log10(4.0)
+    for _ in range(999):
+        delta = delta @ layer.weight_hh_l0.value.astype(np.float64)
+        log, delta = log + math.log10(np.linalg.norm(delta)), delta / np.linalg.norm(delta)
+    assert result.log10_product[-1] == pytest.approx(log, rel=1e-12 if dtype == "float64" else 1e-6)
+    assert result.log10_product[-1] == pytest.approx(476, abs=1)
+    assert result.verdict == "exploding: a factor of 3 per step"
+    assert np.allclose(result.gain[1:], (result.saturation * result.weight)[1:], rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU])
+def test_the_total_beside_the_highway_far_above(make: Any) -> None:
+    """At rest at 0 with W_hh = 8 I, a step multiplies by ½ + 2 in total and by ½ on the highway: 10⁺³⁹⁷ and 10⁻³⁰¹ after 999 steps."""
+    layer = make(1, 3, bias=False, init=lambda shape, rng: 8.0 * np.eye(*shape), rng=0)
+    outputs, _ = layer(np.zeros((1000, 1, 1)))
+    found = flow.highway(tg.trace(outputs[-1].sum()))
+    assert found.log10_total[1:] - found.log10_total[1] == pytest.approx(np.arange(999) * math.log10(2.5), rel=1e-9, abs=1e-9)
+    assert found.log10_direct[-1] == pytest.approx(999 * math.log10(0.5), rel=1e-12)
+
+
 @pytest.mark.parametrize(("make", "role"), [(nn.LSTM, "cell"), (nn.GRU, "hidden")])
 def test_highway_and_total_far_below(make: Any, role: str) -> None:
     """Closed gates lose 10⁻⁴⁰⁰ on the highway, and the total is reported beside it: for constant gates their ratio stays what it is."""

@@ -15,7 +15,7 @@ from ..steps import BackwardStep
 from ..trace import States, Trace
 from .logs import log10, log10_norm
 from .product import half_life, selected_lags, verdict
-from .relay import relay, smallest
+from .relay import relay, reliable
 
 Steps = dict[int, tuple[BackwardStep, ...]]
 
@@ -148,7 +148,7 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
         return Highway(states.path, len(states), None, (), nothing, nothing, nothing, nothing, nothing, math.nan, math.nan)
     landmarks = {at.time: getattr(at, role) for at in states}
     ran = states.times
-    place = max((k for k, time in enumerate(ran) if landmarks[time] is not None and landmarks[time].norm > 0), default=None)
+    place = max((k for k, time in enumerate(ran) if landmarks[time] is not None and landmarks[time].norm != 0), default=None)
     if place is None:
         raise ArgumentError(f"highway: no gradient reached any {role} state of {states.path!r}; trace a loss that depends on it")
     last = ran[place]
@@ -182,14 +182,14 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
 
 
 def _total(trace: Trace, states: States, role: str, times: list[int]) -> Any:
-    """log₁₀ of the norm of the state's total cotangent, also where it has underflowed in the ledger."""
+    """log₁₀ of the norm of the state's total cotangent, also where it has left the range of the ledger's floats."""
     norms = np.array([getattr(states[t], role).norm for t in times])
-    kept = norms > [smallest(states[t]) for t in times]
+    kept = np.array([reliable(states[t], norm) for t, norm in zip(times, norms, strict=True)])
     if kept.all():
         return log10(norms)
     relayed = relay(trace, states, np.array(times), np.array([states[t].norm for t in times]))
     followed = relayed.log10_cell if role == "cell" else relayed.log10_norm
-    return np.where(kept | np.isnan(followed), log10(norms), followed)
+    return np.where(kept | (np.isnan(followed) & np.isfinite(norms)), log10(norms), followed)
 
 
 def _factor(steps: tuple[BackwardStep, ...], here: Any, past: Any) -> Any:

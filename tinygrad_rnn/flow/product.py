@@ -44,7 +44,7 @@ class VanishingProduct(Result):
             the gate whose pre-activation is passed last. As vectors the ways add up to what is handed back; their norms do not.
         edges: the multiplications on the way from state to state, those that lose most first, with the source lines that recorded them.
 
-    What a float cannot hold is there all the same: with keep="arrays", cotangents that have become too small for the ledger are followed
+    What a float cannot hold is there all the same: with keep="arrays", cotangents too small or too large for the ledger are followed
     by their direction and their logarithm. ``parts`` and ``edges`` need keep="arrays" too; without they are empty.
     """
 
@@ -122,7 +122,7 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
     """
     states = trace.states(layer)
     ran, norms = states.times, [at.norm for at in states]
-    last = max((k for k, norm in enumerate(norms) if norm > 0), default=None)
+    last = max((k for k, norm in enumerate(norms) if norm != 0), default=None)
     if last is None:
         raise ArgumentError(f"vanishing_product: no gradient reached any step of {states.path!r}; trace a loss that depends on its output")
     time, norm = np.array(ran[last::-1]), np.array(norms[last::-1])
@@ -132,7 +132,7 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
         gain = np.concatenate([[np.nan], 10.0 ** np.diff(logs)])
         product = logs - logs[0]
     saturation, weight, matrix = _rnn_parts(trace, states, time)
-    if relayed is not None:  # a step's factors are the relay's where its cotangent has underflowed in the ledger
+    if relayed is not None:  # a step's factors are the relay's where its cotangent is out of the ledger's range
         known = np.concatenate([[True], relayed.trusted[:-1]])
         saturation, weight = np.where(known, saturation, relayed.saturation), np.where(known, weight, relayed.weight)
     lag = np.arange(len(time))

@@ -1,7 +1,7 @@
 """State cotangents handed back from step to step, rescaled as they go, and apart by the way they take.
 
-A ledger's arrays hold nothing below 1e-308 (float32: 1e-38). Its maps do not depend on how large the cotangent is, so where an array has
-become too small, what the step before hands on is followed instead, at a length of 1, with its logarithm beside it.
+A ledger's arrays hold nothing below 1e-308 or above 1e+308 (float32: 1e-38, 1e+38). Its maps do not depend on how large the cotangent is,
+so where an array has left that range, what the step before hands on is followed instead, at a length of 1, with its logarithm beside it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Relayed:
     """What the steps of a recurrence hand back, from the last one with a gradient on; entry 0 of each is the start.
 
     Attributes:
-        log10_norm: log₁₀ ‖δ‖, also of what no float can hold.
+        log10_norm: log₁₀ ‖δ‖, also of what no float can hold; NaN from the first step on whose cotangent is not finite by itself.
         log10_cell: log₁₀ of the norm of a cell state's total cotangent, NaN where there is no cell.
         trusted: where the ledger's own numbers have all their digits.
         parts: for each way, ‖what step k hands back on it‖ / ‖δ before the step‖.
@@ -88,8 +88,11 @@ def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
     flowing: dict[str, Any] = {}
     for k in range(count):
         here = states[int(time[k])]
-        if norms[k] > smallest(here):
-            found.trusted[k] = True
+        found.trusted[k] = reliable(here, norms[k])
+        if not math.isfinite(norms[k]) and (k == 0 or (found.trusted[k - 1] and not found.log10_norm[k] > math.log10(largest(here)))):
+            found.log10_norm[k:] = math.nan  # it has not grown out of range: it was never finite
+            break
+        if found.trusted[k] or (k == 0 and norms[k] > 0):
             flowing = {role: np.asarray(part, np.float64) / norms[k] for role, part in _carried(here)}
             found.log10_norm[k] = log10(norms[k])
         if not flowing:
@@ -115,6 +118,9 @@ def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
             gain = step.gain
             if 0 < gain < math.inf:
                 gains.setdefault((step.op, step.kind, step.template), []).append((step, math.log10(gain)))
+        if not math.isfinite(length):
+            found.log10_norm[k + 1 :] = math.nan
+            break
         flowing = {role: part / length for role, part in flowing.items()} if length > 0 else {}
         found.log10_norm[k + 1] = found.log10_norm[k] + (math.log10(length) if length > 0 else -math.inf)
     found.edges = _ranked(gains)
@@ -125,6 +131,16 @@ def smallest(at: StateAt) -> float:
     """The norm below which the digits of a state's cotangent are no longer all there."""
     kind = np.finfo(at.parts[0].value.dtype)
     return float(kind.tiny / kind.eps) * 1e3
+
+
+def largest(at: StateAt) -> float:
+    """The norm above which a state's cotangent may have overflowed on its way."""
+    return float(np.finfo(at.parts[0].value.dtype).max) * 1e-3
+
+
+def reliable(at: StateAt, norm: float) -> bool:
+    """Whether a norm ‖δ‖ that the ledger has is neither so small nor so large that digits are lost."""
+    return smallest(at) < norm < largest(at)
 
 
 def _carried(at: StateAt) -> list[tuple[str, Any]]:
