@@ -127,11 +127,13 @@ def test_means_of_nothing_are_nan_without_a_warning() -> None:
             assert tg.grad(out, x, np.ones(3))[0].shape == (0, 3)
 
 
-def test_cross_entropy_of_an_empty_batch_is_nan() -> None:
-    """No targets: NaN, as in PyTorch, not an error and not a warning."""
+def test_cross_entropy_of_an_empty_batch() -> None:
+    """A mean over no targets is refused, as one over targets that are all ignored is; their sum is 0, and so is its gradient."""
     logits = tg.tensor(np.zeros((0, 3)), requires_grad=True)
-    loss = tg.cross_entropy(logits, [])
-    assert np.isnan(loss.item())
+    with pytest.raises(ArgumentError, match="there are no targets"):
+        tg.cross_entropy(logits, [])
+    loss = tg.cross_entropy(logits, [], reduction="sum")
+    assert loss.item() == 0.0
     loss.backward()
     assert logits.grad.shape == (0, 3)
 

@@ -546,3 +546,45 @@ def test_state_hook_tells_what_a_trace_finds(name: str, bidirectional: bool, len
     told.clear()
     layer(rng.normal(size=(6, 3, 3)))[0].sum().backward()
     assert told == {}
+
+
+# -- what layers say ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nn.LSTM(3, 4, bias=False, forget_bias=5.0), "forget_bias=5.0 needs biases"),
+        (lambda: nn.LSTM(3, 4, init=nn.init.chrono(10)), "pass it as forget_bias"),
+        (lambda: nn.LSTM(3, 4, forget_bias=nn.init.chrono), "a function of a size and a generator that gives 4 biases"),
+        (lambda: nn.LSTM(3, 4, forget_bias=lambda size, rng: np.zeros(3)), "gives 4 biases"),
+        (lambda: nn.GRU(3, 4, dtype="foo"), "dtype must be a floating-point type such as 'float32', got 'foo'"),
+        (lambda: nn.GRU(3, 4, residual="deep"), "residual must be 'skip', 'dense' or None, got 'deep'"),
+        (lambda: nn.GRU(3, 4, dropout=2.0), "p must be a probability"),
+        (lambda: nn.RNN(3, 4)(X, lengths=[[1], [2, 3]]), r"lengths is ragged; expected one whole number per sequence, \(2,\)"),
+        (lambda: nn.RNN(3, 4)(X, lengths=[1, 5]), r"lengths must be whole numbers from 0 to 4, got \[1, 5\]"),
+    ],
+)
+def test_messages_of_options(call: Any, message: str) -> None:
+    """An option that cannot be meant is refused, with what was expected and what came."""
+    with pytest.raises(tg.errors.TinygradError, match=message):
+        call()
+
+
+def test_chrono_in_a_layer() -> None:
+    """init.chrono draws every forget bias in [0, ln(T − 1)] and gives the input gate its negative, in each layer and direction."""
+    layer = nn.LSTM(3, 50, 2, bidirectional=True, forget_bias=nn.init.chrono(100), rng=0)
+    for name, parameter in layer.named_parameters():
+        if name.startswith("bias"):
+            i, f = parameter.value[:50], parameter.value[50:100]
+            assert np.array_equal(i, -f)
+            assert f.min() >= 0.0
+            assert 0.8 * np.log(99) < f.max() <= np.log(99)
+
+
+def test_a_layer_shows_its_options() -> None:
+    """repr names what differs from the defaults."""
+    shown = repr(nn.GRU(3, 4, 2, bidirectional=True, dropout=0.5, reset="before", residual="skip"))
+    assert "GRU(num_layers=2, bidirectional=True, residual='skip', reset='before', weight_ih_l0 (12, 3)" in shown
+    assert "dropout: Dropout(p=0.5)" in shown
+    assert repr(nn.LSTM(3, 4)) == "LSTM(weight_ih_l0 (16, 3), weight_hh_l0 (16, 4), bias_l0 (16,))"

@@ -47,6 +47,8 @@ def cross_entropy(logits: Any, targets: Any, *, ignore_index: int | None = None,
     shape, labels = labels.shape, labels.ravel() if ignored is None else np.where(ignored, 0, labels.ravel())
     if labels.size and (ignored is None or not ignored.all()) and (labels.min() < 0 or labels.max() >= classes):
         raise ArgumentError(f"cross_entropy: targets go from {labels.min()} to {labels.max()}; expected 0 to {classes - 1}")
+    if reduction == "mean" and labels.size == 0:
+        raise ArgumentError("cross_entropy: there are no targets; a mean of nothing is not a number. Use reduction='sum', which gives 0")
     rows = np.arange(labels.size), labels.astype(np.intp)
     if ignored is None or not ignored.any():
         picked = ops.getitem(ops.reshape(ops.log_softmax(logits), (labels.size, classes)), rows)

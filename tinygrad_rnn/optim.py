@@ -19,6 +19,21 @@ import numpy as np
 from .errors import ArgumentError, StateError
 from .tensor import Tensor, as_array
 
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "ClipCounter",
+    "CosineLR",
+    "Optimizer",
+    "RMSprop",
+    "Schedule",
+    "StepLR",
+    "WarmUp",
+    "clip_grad_norm",
+    "clip_grad_value",
+]
+
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 
 # -- settings and states ------------------------------------------------------------------------------------------------------

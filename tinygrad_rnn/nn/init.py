@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -76,6 +77,10 @@ def spectral_radius(radius: float) -> Initializer:
     return draw
 
 
+_OF_BIASES: WeakSet[Any] = WeakSet()
+"""Functions that draw biases, and no weights."""
+
+
 def chrono(longest: float) -> Callable[[int, np.random.Generator], Any]:
     """Forget-gate biases for memories of up to ``longest`` steps.
 
@@ -109,6 +114,7 @@ def chrono(longest: float) -> Callable[[int, np.random.Generator], Any]:
     def draw(size: int, rng: np.random.Generator) -> Any:
         return np.log(rng.uniform(1.0, float(longest) - 1.0, size))
 
+    _OF_BIASES.add(draw)
     return draw
 
 
@@ -129,6 +135,8 @@ def initializer(choice: str | float | Initializer) -> Initializer:
         ArgumentError: for a name that is not in ``INITIALIZERS``.
     """
     if callable(choice):
+        if choice in _OF_BIASES:
+            raise ArgumentError("init: chrono(…) draws the biases of an LSTM's gates, not weights; pass it as forget_bias")
         return _checked(choice)
     if isinstance(choice, (int, float)):
         return spectral_radius(float(choice))

@@ -178,9 +178,14 @@ class Module:
         lines = []
         for path, module in self.named_modules():
             shapes = [f"{name} {member.shape}" for name, member in module._members() if isinstance(member, Parameter)]
+            settings = [f"{name}={value!r}" for name, value in module._settings().items()]
             lines.append("  " * (path.count(".") + 1 if path else 0) + (f"{path}: " if path else "") + type(module).__name__)
-            lines[-1] += f"({', '.join(shapes)})"
+            lines[-1] += f"({', '.join(settings + shapes)})"
         return "\n".join(lines)
+
+    def _settings(self) -> dict[str, Any]:
+        """What ``repr`` says of a module besides its parameters' shapes."""
+        return {}
 
 
 class Unmatched(NamedTuple):
@@ -241,7 +246,10 @@ def checked_dtype(owner: Module, dtype: Any) -> np.dtype[Any]:
     Raises:
         ArgumentError: for one that is not a floating-point type.
     """
-    checked: np.dtype[Any] = np.dtype(np.float64 if dtype is None else dtype)
+    try:
+        checked: np.dtype[Any] = np.dtype(np.float64 if dtype is None else dtype)
+    except TypeError:
+        raise ArgumentError(f"{type(owner).__name__}: dtype must be a floating-point type such as 'float32', got {dtype!r}") from None
     if checked.kind != "f":
         raise ArgumentError(f"{type(owner).__name__}: dtype must be a floating-point type, got {checked}")
     return checked

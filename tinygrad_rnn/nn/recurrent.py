@@ -35,12 +35,14 @@ How a layer is called: ``outputs, state = layer(x, state=None, lengths=None)``.
              to cut the gradient off there (truncated BPTT, in constant memory)
 
 With ``return_gates=True`` a third result is a dict of all states and gates of all steps by name ("hidden", "cell", "forget", …), each
-(L·D, T, B, H), differentiable; the steps are then recorded one by one.
+(L·D, T, B, H), or (L·D, B, T, H) with ``batch_first``, or (L·D, T, H) for one sequence; differentiable, with 0 at padding. The steps are
+then recorded one by one, and cost what that costs.
 
 Parameters have PyTorch's names, one set per layer and direction: ``weight_ih_l0``, ``weight_hh_l0``, ``bias_l0``, for the GRU with
 reset="after" ``bias_hn_l0``, then ``weight_ih_l0_reverse``, …, ``weight_ih_l1``, ….
 
-Errors that they share: ShapeError if x, the state or the lengths do not fit, or there are no steps; ArgumentError for a wrong argument.
+Sizes are at least 1, and so is T; a batch may be empty. Errors that they share: ShapeError if x, the state or the lengths do not fit, or
+there are no steps; ArgumentError for a wrong argument.
 """
 
 from __future__ import annotations
@@ -88,9 +90,11 @@ class _Recurrent(Module):
         self.input_size = checked_size(self, "input_size", input_size)
         self.hidden_size = checked_size(self, "hidden_size", hidden_size)
         self.dtype = checked_dtype(self, dtype)
-        number = isinstance(forget_bias, (int, float)) and not isinstance(forget_bias, bool) and math.isfinite(forget_bias)
+        number = isinstance(forget_bias, (int, float, np.number)) and not isinstance(forget_bias, bool) and bool(np.isfinite(forget_bias))
         if forget_bias is not None and not number and not callable(forget_bias):
             raise ArgumentError(f"{type(self).__name__}: forget_bias must be a finite number, None or init.chrono(…), got {forget_bias!r}")
+        if not bias and (callable(forget_bias) or forget_bias not in (None, 1.0)):
+            raise ArgumentError(f"{type(self).__name__}: forget_bias={forget_bias!r} needs biases; leave it out, or set bias=True")
         self._recurrence = recurrence
         self._random = generator(rng)
         self._draw_with = (initializer(init), bool(bias), forget_bias)
@@ -108,7 +112,13 @@ class _Recurrent(Module):
             names = [gate.name for gate in kind.gates]
             at_input, at_forget = (slice(k * size, (k + 1) * size) for k in (names.index("input"), names.index("forget")))
             if callable(forget_bias):
-                shift[at_forget] = forget_bias(size, random)
+                try:
+                    shift[at_forget] = forget_bias(size, random)
+                except (TypeError, ValueError) as error:
+                    raise ArgumentError(
+                        f"{type(self).__name__}: forget_bias must be a function of a size and a generator that gives {size} biases, such "
+                        f"as init.chrono(100), got {getattr(forget_bias, '__name__', forget_bias)}: {error}"
+                    ) from None
                 shift[at_input] = -shift[at_forget]
             else:
                 shift[at_forget] = forget_bias
@@ -121,6 +131,10 @@ class _Recurrent(Module):
         """W_ih, W_hh and the biases, if there are any."""
         parts = (getattr(self, name + suffix) for name in ("weight_ih", "weight_hh", "bias", "bias_hn"))
         return [part for part in parts if part is not None]
+
+    def _settings(self) -> dict[str, Any]:
+        kind = self._recurrence
+        return {"nonlinearity": "relu"} if kind is recurrence.RNN_RELU else {"reset": "before"} if kind is recurrence.GRU_BEFORE else {}
 
     def _prepared(self, x: Any) -> Tensor:
         """The input as a Tensor of this module's dtype."""
@@ -153,6 +167,7 @@ class _Cell(_Recurrent):
         self._add_weights(self.input_size)
 
     def forward(self, x: Any, state: Any = None) -> Any:
+        """The next state, from x (B, I) or (I,) and the state before it; every part of a state is (B, H) or (H,), zeros for None."""
         given = self._prepared(x)
         if given.ndim not in (1, 2) or given.shape[-1] != self.input_size:
             size = self.input_size
@@ -350,12 +365,28 @@ class _Layer(_Recurrent):
             if sweep.layer > 0 and not sweep.reverse:
                 width = len(directions) * self.hidden_size + (width if residual == "dense" else 0)
             self._add_weights(width, f"_{sweep.name}", f"_{sweep.name}" if len(self._sweeps) > 1 else "")
-        self.dropout = Dropout(dropout, rng=self._random)
+        between = Dropout(dropout, rng=self._random)
+        self.dropout = between if between.p > 0 else None
         self._state_hooks: dict[object, Callable[[str, Any], Any]] = {}
-        if self.dropout.p > 0 and self.num_layers == 1:
+        if self.dropout is not None and self.num_layers == 1:
             warnings.warn(f"{type(self).__name__}: dropout acts between layers, and there is only one", UserWarning, stacklevel=3)
 
     def forward(self, x: Any, state: Any = None, lengths: Any = None, *, return_gates: bool = False) -> Any:
+        """Run over a sequence.
+
+        Args:
+            x: (T, B, I), (B, T, I) with ``batch_first``, or (T, I) for one sequence.
+            state: the initial one, each part (L·D, B, H), or (L·D, H); zeros for None.
+            lengths: for each sequence how many of its steps count, 0 to T; None if all do.
+            return_gates: whether to return all states and gates of all steps too.
+
+        Returns:
+            ``outputs, state``: the last layer's hidden states, (T, B, D·H), (B, T, D·H) or (T, D·H), and the final state, of the shape of
+            the initial one; with ``return_gates`` a dict as third, see :mod:`tinygrad_rnn.nn.recurrent`.
+
+        Raises:
+            ShapeError, ArgumentError: if x, the state or the lengths do not fit.
+        """
         given, name = self._prepared(x), type(self).__name__
         if given.ndim not in (2, 3) or given.shape[-1] != self.input_size:
             order, size = ("B, T" if self.batch_first else "T, B"), self.input_size
@@ -400,7 +431,7 @@ class _Layer(_Recurrent):
             if self.residual == "skip" and layer > 0:
                 outputs = outputs + fed
             if layer < self.num_layers - 1:
-                handed = self.dropout(outputs) if self.dropout.p else outputs
+                handed = outputs if self.dropout is None else self.dropout(outputs)
                 fed = ops.concatenate([fed, handed], axis=-1) if self.residual == "dense" else handed
         return outputs, finals, records
 
@@ -413,6 +444,12 @@ class _Layer(_Recurrent):
         watch = partial(self._tell, sweep.name) if self._state_hooks else None
         outputs, *final = apply(SEQUENCES[self._recurrence.name], operands, {**statics, "watch": watch})
         return landmark(outputs, "outputs"), *final
+
+    def _settings(self) -> dict[str, Any]:
+        own: dict[str, Any] = {"num_layers": self.num_layers} if self.num_layers > 1 else {}
+        own |= {name: True for name in ("bidirectional", "batch_first") if getattr(self, name)}
+        own |= {"residual": self.residual} if self.residual else {}
+        return own | super()._settings()
 
     def register_state_hook(self, hook: Callable[[str, Any], Any]) -> HookHandle:
         """Call ``hook(name, norms)`` in every backward pass through the kernel, without opening it.
@@ -440,7 +477,10 @@ class _Layer(_Recurrent):
         """
         if lengths is None:
             return None
-        given = np.array(getattr(lengths, "value", lengths))
+        try:
+            given = np.array(getattr(lengths, "value", lengths))
+        except ValueError:
+            raise ShapeError(f"{type(self).__name__}: lengths is ragged; expected one whole number per sequence, ({batch},)") from None
         if given.shape != (batch,):
             raise ShapeError(f"{type(self).__name__}: lengths has shape {given.shape}; expected ({batch},), one per sequence")
         if batch and (given.dtype.kind not in "iu" or given.min() < 0 or given.max() > steps):
@@ -466,8 +506,14 @@ class RNN(_Layer):
     described in :mod:`tinygrad_rnn.nn.recurrent`.
 
     Args:
-        input_size, hidden_size, num_layers: I, H and L.
-        bias, batch_first, dropout, bidirectional, residual, init, dtype, rng: shared by the three.
+        input_size, hidden_size, num_layers: I, H, and how many layers, each fed with the outputs of the one below.
+        bias: whether there are biases.
+        batch_first: whether x and outputs are (B, T, …) instead of (T, B, …).
+        dropout: the probability that an entry of what one layer hands to the next becomes 0 while training.
+        bidirectional: whether each layer also reads the sequence from its end; outputs are put side by side.
+        residual: "skip" adds a layer's input to its output (from the second layer on), "dense" feeds it with all that is below.
+        init: how each gate's block of W_hh begins: a name, a spectral radius, or a function of shape and generator.
+        dtype, rng: of the parameters, float64 by default; a Generator or a seed.
         nonlinearity: "tanh" or "relu".
 
     Example:
@@ -518,8 +564,14 @@ class LSTM(_Layer):
     described in :mod:`tinygrad_rnn.nn.recurrent`.
 
     Args:
-        input_size, hidden_size, num_layers: I, H and L.
-        bias, batch_first, dropout, bidirectional, residual, init, dtype, rng: shared by the three.
+        input_size, hidden_size, num_layers: I, H, and how many layers, each fed with the outputs of the one below.
+        bias: whether there are biases.
+        batch_first: whether x and outputs are (B, T, …) instead of (T, B, …).
+        dropout: the probability that an entry of what one layer hands to the next becomes 0 while training.
+        bidirectional: whether each layer also reads the sequence from its end; outputs are put side by side.
+        residual: "skip" adds a layer's input to its output (from the second layer on), "dense" feeds it with all that is below.
+        init: how each gate's block of W_hh begins: a name, a spectral radius, or a function of shape and generator.
+        dtype, rng: of the parameters, float64 by default; a Generator or a seed.
         forget_bias: where the forget gate's bias begins: a number, ``init.chrono(T)``, or None to leave it as drawn.
 
     Example:
@@ -571,8 +623,14 @@ class GRU(_Layer):
     described in :mod:`tinygrad_rnn.nn.recurrent`.
 
     Args:
-        input_size, hidden_size, num_layers: I, H and L.
-        bias, batch_first, dropout, bidirectional, residual, init, dtype, rng: shared by the three.
+        input_size, hidden_size, num_layers: I, H, and how many layers, each fed with the outputs of the one below.
+        bias: whether there are biases.
+        batch_first: whether x and outputs are (B, T, …) instead of (T, B, …).
+        dropout: the probability that an entry of what one layer hands to the next becomes 0 while training.
+        bidirectional: whether each layer also reads the sequence from its end; outputs are put side by side.
+        residual: "skip" adds a layer's input to its output (from the second layer on), "dense" feeds it with all that is below.
+        init: how each gate's block of W_hh begins: a name, a spectral radius, or a function of shape and generator.
+        dtype, rng: of the parameters, float64 by default; a Generator or a seed.
         reset: where the reset gate acts, "after" or "before" the product with W_hn.
 
     Example:

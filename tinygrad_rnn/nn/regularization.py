@@ -52,6 +52,9 @@ class Dropout(Module):
         self.p = float(p)
         self._random = generator(rng)
 
+    def _settings(self) -> dict[str, Any]:
+        return {"p": self.p}
+
     def forward(self, x: Any) -> Tensor:
         given = as_input(x)
         if not self.training or self.p == 0.0:
