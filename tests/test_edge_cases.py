@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import DtypeError, IndexingError, ShapeError, TinygradError
+from tinygrad_rnn.errors import ArgumentError, DtypeError, IndexingError, ShapeError, TinygradError
 
 INF, NAN = math.inf, math.nan
 PRECISIONS = pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])

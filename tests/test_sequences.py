@@ -314,7 +314,7 @@ def called(layer: Any, net: Net, data: Data, **options: Any) -> tuple[Any, tuple
 
 def masks_of(layer: Any, net: Net, batch: int) -> list[Any] | None:
     """What the layer's dropout will multiply with at its next call."""
-    if not layer.dropout.p:
+    if layer.dropout is None:
         return None
     before = layer.dropout._random.bit_generator.state
     ones = np.ones((net.steps, batch, net.directions * net.size), layer.dtype)
