@@ -341,3 +341,19 @@ def test_errors_say_what_was_expected() -> None:
     for wrong, match in cases:
         with pytest.raises(errors.ArgumentError, match=match):
             wrong()
+
+
+def test_tables_by_distance() -> None:
+    """One direction counts only the pairs that can act, two count both ways; each row is the root mean square over its pairs."""
+    x = tg.tensor(np.random.default_rng(0).normal(size=(6, 2, 3)), requires_grad=True)
+    outputs, _ = nn.GRU(3, 4, rng=0)(x)
+    found = flow.connectivity(outputs, x)
+    table = found.table()
+    assert table.columns[:2] == ("t′ − t", "pairs")
+    assert [row[:2] for row in table.rows] == [("0", "6"), ("1", "5"), ("2", "4"), ("5", "1")]
+    assert float(table.rows[1][2]) == pytest.approx(np.sqrt(np.mean(np.diagonal(found.norm, -1) ** 2)), rel=2e-3)
+    both, _ = nn.GRU(3, 4, bidirectional=True, rng=0)(x)
+    table = flow.connectivity(both, x).table()
+    assert (table.columns[0], table.rows[1][1]) == ("∣t′ − t∣", "10")
+    with pytest.raises(tg.errors.ArgumentError, match=r"one batch.*\(2, 6, 4\) and \(6, 2, 3\). Put time first"):
+        flow.connectivity(outputs.swapaxes(0, 1), x)

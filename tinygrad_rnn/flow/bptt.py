@@ -72,7 +72,7 @@ class BpttMatrix(Result):
         return np.split(found, len(self.gates))[self.gates.index(gate)]
 
     def table(self) -> Table:
-        """Root of the sum of squares over the entries at a distance ∣t′ − t∣, for the whole weight and for every gate."""
+        """Root mean square over the entries at a distance, for the whole weight and for every gate."""
         title = f"{self.parameter}: {len(self.loss_time)} losses, {len(self.time)} steps"
         named = [] if len(self.gates) == 1 else list(zip(self.gates, self.gate_norm, strict=True))
         caption = f"local part {number(float(np.linalg.norm(self.local)))}, through time {number(float(np.linalg.norm(self.through_time)))}"

@@ -26,11 +26,19 @@ def root_of_squares(values: Any) -> Any:
 
 
 def by_distance(title: str, caption: str, late: Any, early: Any, matrices: list[tuple[str, Any]]) -> Table:
-    """One row for each of a few distances ∣t′ − t∣: how many pairs there are, and the root of the sum of their squares per matrix."""
-    distances = np.where(late[:, None] < 0, -1, np.abs(late[:, None] - early[None, :]))
+    """One row for each of a few distances: how many pairs (t′, t) there are, and the root mean square over them per matrix.
+
+    The distance is t′ − t where nothing flows from later to earlier steps, and ∣t′ − t∣ where it does.
+    """
+    ahead = late[:, None] - early[None, :]
+    unknown = late[:, None] < 0
+    both_ways = any(np.any(matrix[(ahead < 0) & ~unknown]) for _, matrix in matrices)
+    distances = np.where(unknown, -1, np.abs(ahead) if both_ways else ahead)
     rows = []
     for distance in selected_lags(int(distances.max(initial=0))):
         here = distances == distance
         if here.any():
-            rows.append((distance, int(here.sum()), *(number(float(root_of_squares(matrix[here]))) for _, matrix in matrices)))
-    return aligned(("∣t′ − t∣", "pairs", *(name for name, _ in matrices)), rows, title, caption)
+            count = int(here.sum())
+            rows.append((distance, count, *(number(float(root_of_squares(matrix[here])) / count**0.5) for _, matrix in matrices)))
+    said = f"{caption}; root mean square over the pairs" if caption else "root mean square over the pairs"
+    return aligned(("∣t′ − t∣" if both_ways else "t′ − t", "pairs", *(name for name, _ in matrices)), rows, title, said)

@@ -32,7 +32,7 @@ class Connectivity(Result):
     norm: Any
 
     def table(self) -> Table:
-        """Root of the sum of squares over the entries at a distance ∣t′ − t∣."""
+        """Root mean square over the entries at a distance."""
         title = "connectivity of " + ("all units" if self.unit is None else f"unit {self.unit}")
         return by_distance(title, "", self.output_time, self.input_time, [("norm", self.norm)])
 
@@ -70,6 +70,11 @@ def connectivity(outputs: Tensor, inputs: Tensor, unit: int | None = None) -> Co
             raise ArgumentError(
                 f"connectivity: expected {name} to be a Tensor (T, B, …) with a gradient, got {got}. Use requires_grad=True"
             )
+    if outputs.shape[1:-1] != inputs.shape[1:-1]:
+        raise ArgumentError(
+            f"connectivity: expected outputs and inputs of one batch, (T′, B, K) and (T, B, I), got {outputs.shape} and {inputs.shape}. "
+            "Put time first"
+        )
     units = outputs.shape[-1]
     if unit is not None and not (isinstance(unit, (int, np.integer)) and -units <= unit < units):
         raise ArgumentError(f"connectivity: expected a unit from 0 to {units - 1}, got {unit!r}")
