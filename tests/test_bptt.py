@@ -334,7 +334,7 @@ def test_errors_say_what_was_expected() -> None:
         (lambda: found.entry(1, 9), "no use at step 9"),
         (lambda: found.entry(1, 1, "reset"), "no block 'reset'; expected one of input, forget"),
         (lambda: flow.connectivity(outputs, x.detach()), "expected inputs to be a Tensor"),
-        (lambda: flow.connectivity(outputs, tg.tensor(np.ones((4, 2)), requires_grad=True)), "do not depend on the inputs"),
+        (lambda: flow.connectivity(outputs, tg.tensor(np.ones((4, 2, 2)), requires_grad=True)), "do not depend on the inputs"),
         (lambda: flow.connectivity(outputs, x, 3), "expected a unit from 0 to 2, got 3"),
         (lambda: flow.connectivity(losses[0], x), "expected outputs to be a Tensor"),
     ]
@@ -351,7 +351,7 @@ def test_tables_by_distance() -> None:
     table = found.table()
     assert table.columns[:2] == ("t′ − t", "pairs")
     assert [row[:2] for row in table.rows] == [("0", "6"), ("1", "5"), ("2", "4"), ("5", "1")]
-    assert float(table.rows[1][2]) == pytest.approx(np.sqrt(np.mean(np.diagonal(found.norm, -1) ** 2)), rel=2e-3)
+    assert float(table.rows[1][2]) == pytest.approx(np.sqrt(np.mean(np.diagonal(found.norm, -1) ** 2)), rel=5e-3)
     both, _ = nn.GRU(3, 4, bidirectional=True, rng=0)(x)
     table = flow.connectivity(both, x).table()
     assert (table.columns[0], table.rows[1][1]) == ("∣t′ − t∣", "10")
