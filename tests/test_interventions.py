@@ -527,3 +527,11 @@ def test_a_forced_value_of_the_wrong_shape_is_refused():
         with pytest.raises(errors.ArgumentError, match=r"force_gate: value has shape .*; the forget gate has \(2, 4\) at ⊙ f₇"):
             loss.backward(interventions=[flow.force_gate("forget", wrong)])
     loss.backward(interventions=[flow.force_gate("forget", np.ones(HIDDEN))])
+
+
+def test_a_name_that_does_not_exist_is_pointed_out() -> None:
+    """An intervention that fits no edge changes nothing; the comparison says that it fitted none."""
+    outputs, _ = nn.LSTM(2, 3, rng=0)(np.ones((4, 1, 2)))
+    found = flow.compare(outputs[-1].sum(), flow.force_gate("forgot", 1.0))
+    assert "no edge fits ⊙ the forgot gate" in str(found)
+    assert "no edge fits" not in str(flow.compare(outputs[-1].sum(), flow.force_gate("forget", 1.0)))

@@ -400,7 +400,13 @@ class Comparison(Result):
         """One row per leaf."""
         numbers = zip(self.leaf, self.norm_without, self.norm_altered, self.ratio, self.cosine, strict=True)
         rows = [(name, *(number(float(value), 4) for value in values)) for name, *values in numbers]
-        done = "; ".join(f"{e.intervention}: {e.engaged} of {e.seen} edges" for e in self.engagement) or "no intervention"
+        said = [
+            f"{e.intervention}: {e.engaged} of {e.seen} edges"
+            if e.seen
+            else f"{e.intervention}: no edge fits {e.where}; is it named rightly?"
+            for e in self.engagement
+        ]
+        done = "; ".join(said) or "no intervention"
         return aligned(("leaf", "‖g‖ without", "‖g‖ with", "ratio", "cosine"), rows, "gradient without and with interventions", done)
 
 
