@@ -100,6 +100,30 @@ def test_small_norms_are_told() -> None:
     assert (row.rate, row.half_life) == pytest.approx((np.log10(0.5), 1.0))
 
 
+@pytest.mark.parametrize(("factor", "steps"), [(0.8, 460), (0.8, 2000), (3.0, 200)])
+def test_the_rate_is_of_norms_that_have_their_digits(factor: float, steps: int) -> None:
+    """In float32, 460 steps end among the subnormal numbers, 2,000 at 0, and 200 at 3 per step at infinity."""
+    layer = nn.RNN(1, 4, bias=False, dtype=np.float32, rng=0)
+    layer.weight_hh_l0.value, layer.weight_ih_l0.value = factor * np.eye(4), np.zeros((4, 1))
+    with flow.monitor(layer) as watching:
+        layer(np.zeros((steps, 1, 1)))[1].hidden.sum().backward()
+    assert 10.0 ** watching.rows[-1].rate == pytest.approx(factor, rel=1e-6)
+    assert f"a factor of {factor:g} per step" in str(watching.rows[-1])
+
+
+def test_a_nan_is_told_as_one() -> None:
+    """A cotangent of NaN that enters 6 steps before the last is neither gone nor preserved."""
+    layer = nn.LSTM(2, 3, rng=0)
+    with flow.monitor(layer) as watching:
+        outputs, _ = layer(np.ones((20, 1, 2)))
+        (outputs[-1].sum() + np.nan * outputs[13].sum()).backward()
+    row = watching.rows[-1]
+    assert row.verdict == "not finite from lag 6 on"
+    assert np.isnan([row.rate, row.half_life]).all()
+    assert "not finite from lag 6 on" in str(row)
+    assert "not finite" in repr(watching)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -176,3 +176,45 @@ def test_a_cell_that_nothing_reaches() -> None:
     outputs, _ = layer(np.zeros((4, 1, 1)))
     with pytest.raises(tg.errors.ArgumentError, match="no gradient reached"):
         flow.highway(tg.trace(outputs[-1].sum()))
+
+
+@pytest.mark.parametrize("keep", ["arrays", "norms"])
+@pytest.mark.parametrize("make", [nn.RNN, nn.LSTM, nn.GRU])
+def test_a_nan_is_called_one(make: Any, keep: str) -> None:
+    """A cotangent of NaN at the last step, or one that enters 6 steps before it, is neither gone nor preserved."""
+    layer, factor = make(2, 3, rng=0), np.ones((20, 1, 3))
+    for place, lag in ((19, 0), (13, 6)):
+        factor[place] = np.nan
+        outputs, _ = layer(np.ones((20, 1, 2)))
+        loss = (outputs[-1] * factor[-1]).sum() + (outputs[13] * factor[13]).sum()
+        result = flow.vanishing_product(tg.trace(loss, keep=keep))  # type: ignore[arg-type]
+        assert result.verdict == f"not finite from lag {lag} on"
+        assert math.isnan(result.rate)
+        assert math.isnan(result.half_life)
+        assert np.isnan(result.log10_product[lag:]).all()
+        assert "not finite" in str(result)
+        factor[place] = 1.0
+
+
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_nan_states(nonlinearity: str) -> None:
+    """A ReLU stops the gradient of a NaN, which is 0 then and not gone; nor does a NaN weight stop the spectral quantities."""
+    layer, x = nn.RNN(2, 3, nonlinearity=nonlinearity, rng=0), np.ones((10, 1, 2))
+    x[4] = np.nan
+    result = product_of(layer, x)
+    assert result.verdict == "not finite from lag 0 on: the state itself"
+    assert math.isnan(result.rate)
+    layer.weight_hh_l0.value = np.full((3, 3), np.nan)
+    assert math.isnan(product_of(layer, x).spectral_radius)
+
+
+def test_norms_alone_have_the_rate_of_those_they_can_hold() -> None:
+    """Below the trusted norms digits get lost, above them norms are infinite: neither counts. 0.8 and 3 per step in float32 too."""
+    for dtype in ("float64", "float32"):
+        for factor, word in ((0.8, "vanishing"), (0.45, "gone"), (3.0, "exploding")):
+            layer = nn.RNN(1, 4, bias=False, dtype=dtype, rng=0)
+            layer.weight_hh_l0.value, layer.weight_ih_l0.value = factor * np.eye(4), np.zeros((4, 1))
+            steps = 3330 if factor == 0.8 and dtype == "float64" else 460 if factor == 0.8 else 2000
+            result = product_of(layer, np.zeros((steps, 1, 1)), keep="norms")
+            assert 10.0**result.rate == pytest.approx(factor, rel=1e-6)
+            assert result.verdict.startswith(word)

@@ -83,6 +83,16 @@ def test_gates_of_one_and_zero_are_limits_not_nans(bias, timescale, left, right)
     json.loads(found.to_json())
 
 
+def test_a_nan_gate_has_no_timescale():
+    """NaN is NaN, not for ever."""
+    xs = np.ones((5, 1, INPUT))
+    xs[2] = np.nan
+    found = flow.timescales(tg.trace(nn.LSTM(INPUT, HIDDEN, rng=0)(xs)[0].sum()))
+    for value in (found.timescale, found.half_life, found.left["forget"], found.flat["candidate"], found.flow_half_life):
+        assert np.isnan(value).all()
+    json.loads(found.to_json())
+
+
 @kinds
 def test_padded_steps_do_not_count(kind):
     """A padded batch gives what its sequences give, each run at its own length."""

@@ -67,7 +67,7 @@ class Highway(Result):
             (k, self.time[k], number(float(np.mean(self.factor[k]))), power_of_ten(self.log10_direct[k]), power_of_ten(self.log10_total[k]))
             for k in selected_lags(len(self.lag) - 1)
         ]
-        title = f"{self.layer}: highway through {self.role}, {verdict(self.rate)}"
+        title = f"{self.layer}: highway through {self.role}, {verdict(self.rate) if len(self.lag) > 1 else 'one step only'}"
         return aligned(("lag", "step", "mean factor", "direct ∏", "total"), rows, title, " then ".join(self.labels))
 
 

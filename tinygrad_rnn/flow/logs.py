@@ -29,3 +29,27 @@ def slope(logs: Any) -> float:
     if known.size > 1:
         return float((logs[known[-1]] - logs[known[0]]) / (known[-1] - known[0]))
     return -math.inf if known.size and np.isneginf(logs[known[0] :]).any() else 0.0
+
+
+def trusted_range(dtype: Any) -> tuple[float, float]:
+    """Between which norms a cotangent of this type has all its digits: not near the subnormal numbers, nor near overflow."""
+    kind = np.finfo(dtype)
+    return float(kind.tiny / kind.eps) * 1e3, float(kind.max) * 1e-3
+
+
+def trend(norms: Any, dtype: Any) -> tuple[float, int | None]:
+    """The mean change of log₁₀ per entry of norms as a float holds them, and the entry from which on they are not finite.
+
+    Only trusted norms count, and zeros after them, if there are two at least. A norm that has grown out of range is no trouble of its own:
+    the entry is None then. Where it is not None, the rate is NaN.
+    """
+    norms = np.asarray(norms, dtype=np.float64)
+    smallest, largest = trusted_range(dtype)
+    lost = np.flatnonzero(~np.isfinite(norms))
+    norms = norms[: lost[0]] if lost.size else norms
+    logs = log10(norms)
+    trusted = (norms > smallest) & (norms < largest)
+    rate = slope(np.where(trusted | (norms == 0), logs, np.nan) if np.count_nonzero(trusted) > 1 else logs)
+    if lost.size and not (rate > 0 and logs[-1] + 2.0 * rate > math.log10(largest)):
+        return math.nan, int(lost[0])
+    return rate, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..report import Result, Table, aligned, number, power_of_ten
-from .logs import log10, slope
+from .logs import log10, trend
 from .product import half_life, verdict
 
 
@@ -28,7 +29,8 @@ class StateNorms(Result):
         time: the steps, from the last state that the recurrence reached back to the one it began with (0, or T + 1 from the end).
         norm: ‖δ_t‖ at these steps, over the batch, δ_t = ∂L/∂s_t as it arrives from outside step t.
         gain: ‖δ‖ at one step by ‖δ‖ at the step before in this order; entry 0 is NaN.
-        rate: the mean log₁₀ gain per step, from the last step that has a gradient as far back as it is not exactly 0.
+        rate: the mean log₁₀ gain per step, from the last step that has a gradient as far back as its digits are all there: not exactly 0,
+            subnormal or out of range. NaN where the gradient is not finite.
         half_life: steps in which the norm halves at this rate; inf if it does not shrink.
     """
 
@@ -40,29 +42,38 @@ class StateNorms(Result):
     rate: float
     half_life: float
 
+    @property
+    def verdict(self) -> str:
+        """The rate in words, or from which lag on the gradient is not finite."""
+        if not math.isnan(self.rate):
+            return verdict(self.rate)
+        last = int(np.flatnonzero(self.norm)[0])
+        return f"not finite from lag {int(np.flatnonzero(~np.isfinite(self.norm))[0]) - last} on"
+
     def table(self) -> Table:
         """One row."""
         first = self.norm[np.flatnonzero(self.norm)[:1]]
-        ratio = log10(self.norm[-1] / first[0]) if first.size else np.nan
+        with np.errstate(invalid="ignore", over="ignore"):
+            ratio = log10(self.norm[-1] / first[0]) if first.size else np.nan
         row = (
             self.layer,
             self.update,
             number(first[0] if first.size else 0.0),
             power_of_ten(ratio),
-            verdict(self.rate),
-            f"{self.half_life:.3g}",
+            self.verdict,
+            number(self.half_life),
         )
         return aligned(("layer", "update", "‖δ_T‖", "‖δ₀‖/‖δ_T‖", "per step", "half-life"), [row], "state cotangents")
 
 
-def _measured(update: int, layer: str, reverse: bool, told: Any) -> StateNorms:
+def _measured(update: int, layer: str, reverse: bool, told: Any, dtype: Any) -> StateNorms:
     steps = len(told) - 1
     time = np.arange(1, steps + 2) if reverse else np.arange(steps, -1, -1)
     norm = told if reverse else told[::-1]
     logs = log10(norm)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         gain = np.concatenate([[np.nan], 10.0 ** np.diff(logs)])
-    rate = slope(logs)
+    rate, _ = trend(norm, dtype)
     return StateNorms(update, layer, time, norm, gain, rate, half_life(rate))
 
 
@@ -79,6 +90,7 @@ class Monitor:
         self._every = every
         self._name = name
         self._several = layer.num_layers > 1 or layer.bidirectional
+        self._dtype = next(iter(layer.parameters())).dtype
         self._passes: dict[str, int] = {}
         self._handle = layer.register_state_hook(self._told)
 
@@ -86,7 +98,7 @@ class Monitor:
         self._passes[name] = count = self._passes.get(name, 0) + 1
         if (count - 1) % self._every:
             return
-        row = _measured(count, f"{self._name}/{name}" if self._several else self._name, name.endswith("reverse"), norms)
+        row = _measured(count, f"{self._name}/{name}" if self._several else self._name, name.endswith("reverse"), norms, self._dtype)
         self.rows.append(row)
         if isinstance(self._to, Path):
             with self._to.open("a", encoding="utf-8") as file:
@@ -105,7 +117,7 @@ class Monitor:
         self.remove()
 
     def __repr__(self) -> str:
-        latest = f", latest {self.rows[-1].layer}: {verdict(self.rows[-1].rate)}" if self.rows else ""
+        latest = f", latest {self.rows[-1].layer}: {self.rows[-1].verdict}" if self.rows else ""
         return f"<monitor of {self._name}, {len(self.rows)} rows{latest}>"
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from ..errors import ArgumentError
 from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import BackwardStep
-from ..trace import States, Trace
-from .logs import log10, slope
+from ..trace import StateAt, States, Trace
+from .logs import log10, slope, trend
 from .relay import DIRECT, EdgeGains, relay
 
 PRESERVED = 0.00434
@@ -37,9 +37,11 @@ class VanishingProduct(Result):
         log10_bound: log₁₀ (σ_max(W_hh) · max φ′)ᵏ, which the ratio cannot exceed (Pascanu, Mikolov & Bengio 2013); NaN but for an RNN.
         spectral_radius, largest_singular_value: ρ(W_hh), which decides the limit of Wᵏ, and σ_max(W_hh), which bounds each single
             step; NaN but for an RNN whose arrays were kept.
-        rate: the mean log₁₀ gain per step, as far as the norm is not exactly 0.
+        rate: the mean log₁₀ gain per step, as far as the norm is not exactly 0 (nor subnormal, with keep="norms"); NaN where the gradient
+            or the states are not finite.
         half_life: steps in which the norm halves at this rate; inf if it does not shrink.
-        verdict: "vanishing", "preserved" or "exploding", with the rate; "gone" where the norm is exactly 0.
+        verdict: "vanishing", "preserved" or "exploding", with the rate; "gone" where the norm is exactly 0, "not finite" where the
+            gradient, or the state itself, is NaN or infinite.
         parts: for an LSTM or GRU, by way: ‖what a step hands back on it‖ / ‖δ before the step‖; "direct" is the highway, the others
             the gate whose pre-activation is passed last. As vectors the ways add up to what is handed back; their norms do not.
         edges: the multiplications on the way from state to state, those that lose most first, with the source lines that recorded them.
@@ -137,12 +139,19 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
         saturation, weight = np.where(known, saturation, relayed.saturation), np.where(known, weight, relayed.weight)
     lag = np.arange(len(time))
     radius = largest = math.nan
-    if matrix is not None:
+    if matrix is not None and np.isfinite(matrix).all():
         radius = float(np.max(np.abs(np.linalg.eigvals(matrix)), initial=0.0))
         largest = float(np.linalg.norm(matrix, 2))
     zeros = lag[np.isneginf(product)]
-    rate = slope(product)
-    if zeros.size:
+    rate, lost = trend(norm, states[int(time[0])].parts[0].node.dtype)
+    if relayed is not None:
+        unknown = np.flatnonzero(np.isnan(logs))
+        rate, lost = slope(product), int(unknown[0]) if unknown.size else None
+    wrong = next((k for k, t in enumerate(time) if not _finite(states[int(t)])), None)
+    if lost is not None or wrong is not None:
+        itself = wrong is not None and (lost is None or wrong <= lost)
+        rate, said = math.nan, f"not finite from lag {wrong if itself else lost} on" + (": the state itself" if itself else "")
+    elif zeros.size:
         said = f"gone: exactly 0 from lag {zeros[0]} on"
     else:
         said = verdict(rate) if len(lag) > 1 else "one step only: nothing to compare"
@@ -166,13 +175,21 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
     )
 
 
+def _finite(at: StateAt) -> bool:
+    return all(part.value is None or bool(np.isfinite(part.value).all()) for part in at.parts)
+
+
 def half_life(rate: float) -> float:
-    """In how many steps a norm halves at a rate in log₁₀ per step; inf if it does not shrink."""
+    """In how many steps a norm halves at a rate in log₁₀ per step; inf if it does not shrink, NaN where the rate is."""
+    if math.isnan(rate):
+        return math.nan
     return -math.log10(2.0) / rate if rate < 0 else math.inf
 
 
 def verdict(rate: float) -> str:
     """The rate, in log₁₀ per step, in words."""
+    if math.isnan(rate):
+        return "not finite"
     word = "vanishing" if rate < -PRESERVED else "exploding" if rate > PRESERVED else "preserved"
     return f"{word}: a factor of {10.0**rate:.3g} per step"
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..report import Result, Table, aligned, number
 from ..steps import BackwardStep, quiet_norm
 from ..trace import StateAt, States, Trace
-from .logs import log10
+from .logs import log10, trusted_range
 from .stacks import Slab, Stack, between, carry, pull
 
 DIRECT = "direct"
@@ -89,7 +89,8 @@ def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
     for k in range(count):
         here = states[int(time[k])]
         found.trusted[k] = reliable(here, norms[k])
-        if not math.isfinite(norms[k]) and (k == 0 or (found.trusted[k - 1] and not found.log10_norm[k] > math.log10(largest(here)))):
+        fits = not found.log10_norm[k] > math.log10(trusted_range(here.parts[0].value.dtype)[1])
+        if not math.isfinite(norms[k]) and (k == 0 or (found.trusted[k - 1] and fits)):
             found.log10_norm[k:] = math.nan  # it has not grown out of range: it was never finite
             break
         if found.trusted[k] or (k == 0 and norms[k] > 0):
@@ -127,20 +128,10 @@ def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
     return found
 
 
-def smallest(at: StateAt) -> float:
-    """The norm below which the digits of a state's cotangent are no longer all there."""
-    kind = np.finfo(at.parts[0].value.dtype)
-    return float(kind.tiny / kind.eps) * 1e3
-
-
-def largest(at: StateAt) -> float:
-    """The norm above which a state's cotangent may have overflowed on its way."""
-    return float(np.finfo(at.parts[0].value.dtype).max) * 1e-3
-
-
 def reliable(at: StateAt, norm: float) -> bool:
     """Whether a norm ‖δ‖ that the ledger has is neither so small nor so large that digits are lost."""
-    return smallest(at) < norm < largest(at)
+    smallest, largest = trusted_range(at.parts[0].value.dtype)
+    return smallest < norm < largest
 
 
 def _carried(at: StateAt) -> list[tuple[str, Any]]:

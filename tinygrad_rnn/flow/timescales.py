@@ -36,7 +36,7 @@ class Timescales(Result):
         gate: the gate that a unit's memory is multiplied by, "forget" (LSTM) or "update" (GRU); None if there is none (RNN): then ``mean``,
             ``timescale`` and ``half_life`` are empty.
         mean: f̄, the mean of that gate.
-        timescale: −1/ln f̄, the steps in which the direct memory of a unit falls to 1/e; inf for f̄ = 1, 0 for f̄ = 0.
+        timescale: −1/ln f̄, the steps in which the direct memory of a unit falls to 1/e; inf for f̄ = 1, 0 for f̄ = 0, NaN for a NaN.
         half_life: the steps in which it halves, ln 2 times that.
         flow_timescale, flow_half_life: the same of the *total* state cotangent, from its mean rate; inf where it does not shrink.
         left, right: for each sigmoid gate by name, the fraction in which it is below 0.1, and above 0.9, per unit. Plotted one against the
@@ -121,8 +121,8 @@ def timescales(trace: Trace, layer: Any = None) -> Timescales:
     gate = next((name for name in _MEMORY if name in sigmoids), None)
     mean = np.zeros(0) if gate is None else sigmoids[gate].mean(axis=0)
     with np.errstate(divide="ignore"):
-        timescale = np.where(mean < 1.0, -1.0 / np.log(mean), math.inf)
-    reached = any(at.norm > 0 for at in states)
+        timescale = np.where(mean >= 1.0, math.inf, -1.0 / np.log(mean))
+    reached = any(at.norm != 0 for at in states)
     rate = vanishing_product(trace, layer).rate if reached else math.nan
     flow_timescale = -1.0 / (rate * math.log(10.0)) if rate < 0 else math.nan if math.isnan(rate) else math.inf
     return Timescales(
@@ -134,11 +134,16 @@ def timescales(trace: Trace, layer: Any = None) -> Timescales:
         half_life=math.log(2.0) * timescale,
         flow_timescale=flow_timescale,
         flow_half_life=math.log(2.0) * flow_timescale,
-        left={name: (v < LEFT).mean(axis=0) for name, v in sigmoids.items()},
-        right={name: (v > RIGHT).mean(axis=0) for name, v in sigmoids.items()},
-        flat={name: (np.abs(v) > FLAT).mean(axis=0) for name, v in tanhs.items()},
+        left={name: _share(v < LEFT, v) for name, v in sigmoids.items()},
+        right={name: _share(v > RIGHT, v) for name, v in sigmoids.items()},
+        flat={name: _share(np.abs(v) > FLAT, v) for name, v in tanhs.items()},
         slope={name: (1.0 - v * v).mean(axis=0) for name, v in tanhs.items()},
     )
+
+
+def _share(counts: Any, values: Any) -> Any:
+    """The fraction per unit of what counts; NaN where a value is."""
+    return np.where(np.isnan(values).any(axis=0), math.nan, counts.mean(axis=0))
 
 
 def _values(states: States, active: dict[int, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
