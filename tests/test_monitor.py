@@ -129,6 +129,12 @@ def test_a_nan_is_told_as_one() -> None:
     [
         (lambda: flow.monitor(nn.LSTMCell(2, 3)), "monitor: expected an nn.RNN, nn.LSTM or nn.GRU, got LSTMCell"),
         (lambda: flow.monitor(nn.LSTM(2, 3), every=0), "monitor: every must be a whole number of at least 1, got 0"),
+        (lambda: flow.monitor(nn.LSTM(2, 3), to=3), "monitor: expected to= to be a function or the path of a file .*, got int"),
+        (lambda: flow.monitor(nn.LSTM(2, 3), to="."), r"monitor: .* got '\.', a folder"),
+        (
+            lambda: flow.monitor(nn.LSTM(2, 3), to="nowhere/run.jsonl"),
+            "got 'nowhere/run.jsonl', in a folder that does not exist: 'nowhere'",
+        ),
         (lambda: nn.LSTM(2, 3).register_state_hook(3), "register_state_hook: expected a function"),
     ],
 )

@@ -140,7 +140,8 @@ def monitor(
         A :class:`Monitor`; use it in a ``with`` statement, or call ``remove()`` at the end.
 
     Raises:
-        ArgumentError: if the layer cannot be watched, or ``every`` is not a whole number of at least 1.
+        ArgumentError: if the layer cannot be watched, ``every`` is not a whole number of at least 1, or ``to`` is neither a function nor the
+            path of a file in a folder that exists.
 
     Example:
         >>> import numpy as np
@@ -157,4 +158,13 @@ def monitor(
         raise ArgumentError(f"monitor: expected an nn.RNN, nn.LSTM or nn.GRU, got {type(layer).__name__}. A cell has no kernel: trace it")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ArgumentError(f"monitor: every must be a whole number of at least 1, got {every!r}")
+    if isinstance(to, (str, os.PathLike)):
+        path = Path(to)
+        if path.is_dir() or not path.parent.is_dir():
+            why = "a folder" if path.is_dir() else f"in a folder that does not exist: {str(path.parent)!r}"
+            raise ArgumentError(
+                f"monitor: expected to= to be a function or the path of a file in an existing folder, got {str(path)!r}, {why}"
+            )
+    elif to is not None and not callable(to):
+        raise ArgumentError(f"monitor: expected to= to be a function or the path of a file in an existing folder, got {type(to).__name__}")
     return Monitor(layer, to, every, name or layer._label or type(layer).__name__.lower())
