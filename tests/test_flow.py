@@ -109,6 +109,16 @@ def test_an_lstm_has_no_split_and_its_states_are_hidden_and_cell():
         assert result.norm[k] == pytest.approx(np.linalg.norm(ledger.states()[STEPS - k].cotangent), rel=1e-12)
 
 
+@pytest.mark.parametrize("instrument", [flow.vanishing_product, flow.highway, flow.timescales, flow.highway_steps])
+def test_a_loss_is_traced(instrument):
+    """A loss in place of its trace gives the same; anything else is refused by name."""
+    network = nn.GRU(INPUT, HIDDEN, rng=0)
+    loss = network(np.ones((4, 1, INPUT)))[0][-1].sum()
+    assert str(instrument(loss)).splitlines()[:3] == str(instrument(tg.trace(loss))).splitlines()[:3]
+    with pytest.raises(errors.ArgumentError, match=rf"{instrument.__name__}: expected a loss \(a Tensor\) or its trace, got float"):
+        instrument(1.0)
+
+
 def test_norms_alone_are_enough():
     """keep="norms" gives the same product, without spectral quantities."""
     network = nn.RNN(INPUT, HIDDEN, rng=0)

@@ -147,6 +147,21 @@ def test_a_table_and_json():
     assert json.loads(found.to_json())["left"].keys() == {"reset", "update"}
 
 
+@pytest.mark.parametrize("units", [1, 2, 4, 7])
+def test_quartiles(units):
+    """They lie between units where no unit lies at them; two units that remember for ever are no NaN."""
+    module = nn.LSTM(1, units, bias=True, rng=0)
+    for parameter in module.parameters():
+        parameter.value = np.zeros(parameter.shape)
+    module.bias_l0.value = np.concatenate([np.zeros(units), np.arange(units), np.zeros(2 * units)])
+    row = next(row for row in flow.timescales(module(np.ones((3, 1, 1)))[0].sum()).table().rows if row[0].startswith("forget gate"))
+    gate = [float(np.quantile(1 / (1 + np.exp(-np.arange(units))), q)) for q in (0, 0.25, 0.5, 0.75, 1)]
+    assert list(row[1:]) == [f"{value:.3g}" for value in gate]
+    module.bias_l0.value = np.concatenate([np.zeros(units), np.full(units, 1000.0), np.zeros(2 * units)])
+    row = next(row for row in flow.timescales(module(np.ones((3, 1, 1)))[0].sum()).table().rows if row[0].startswith("timescale"))
+    assert list(row[1:]) == ["inf"] * 5
+
+
 def test_values_are_needed():
     """A trace of norms holds no gates."""
     ledger = tg.trace(nn.LSTM(INPUT, HIDDEN, rng=0)(np.ones((5, 1, INPUT)))[0].sum(), keep="norms")

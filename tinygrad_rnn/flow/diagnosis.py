@@ -16,8 +16,9 @@ from ..linear_maps import MatMul, Scale
 from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import norm_of
 from ..tensor import Tensor
-from ..trace import Trace, trace
+from ..trace import Trace
 from .edges import crosses
+from .given import traced
 from .highway import highway
 from .product import VanishingProduct, vanishing_product
 from .timescales import Timescales, timescales
@@ -120,8 +121,7 @@ def diagnose(loss: Tensor | Trace, layer: Any = None) -> Diagnosis:
         >>> found.healthy, found.findings[0].severity, found.findings[0].where
         (False, 'severe', 'rnn')
     """
-    if not isinstance(loss, (Tensor, Trace)):
-        raise ArgumentError(f"diagnose: expected a loss (a Tensor) or its trace, got {type(loss).__name__}")
+    ledger = traced("diagnose", loss)
     found: list[Finding] = []
     if isinstance(loss, Tensor) and not np.isfinite(loss.value).all():
         what = f"the loss is {loss.value.ravel()[0]}: the trouble began in the forward pass"
@@ -129,7 +129,6 @@ def diagnose(loss: Tensor | Trace, layer: Any = None) -> Diagnosis:
             "run the forward pass inside tg.detect_anomaly(); look for a division by 0, a log of 0, or weights that have grown too large"
         )
         found.append(Finding("severe", "loss", what, float(loss.value.ravel()[0]), "the loss", advice))
-    ledger = trace(loss) if isinstance(loss, Tensor) else loss
     if ledger.keep != "arrays":
         raise ArgumentError("diagnose: the values are needed; trace with keep='arrays'")
     layers = ledger.layers if layer is None else (ledger.states(layer).path,)

@@ -12,7 +12,9 @@ import numpy as np
 from ..errors import ArgumentError
 from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import BackwardStep
+from ..tensor import Tensor
 from ..trace import States, Trace
+from .given import traced
 from .logs import log10, log10_norm
 from .product import half_life, selected_lags, verdict
 from .relay import relay, reliable
@@ -71,7 +73,7 @@ class Highway(Result):
         return aligned(("lag", "step", "mean factor", "direct ∏", "total"), rows, title, " then ".join(self.labels))
 
 
-def highway_steps(trace: Trace, layer: Any = None) -> Steps:
+def highway_steps(trace: Trace | Tensor, layer: Any = None) -> Steps:
     """The backward steps of the matmul-free state-to-state path, by time; empty if there is none.
 
     Found by structure alone, so a trace with keep="norms" is enough.
@@ -83,6 +85,7 @@ def highway_steps(trace: Trace, layer: Any = None) -> Steps:
         >>> [step.label for step in flow.highway_steps(tg.trace(outputs[-1].sum()))[4]]
         ['+', '⊙ z₄']
     """
+    trace = traced("highway_steps", trace)
     return _found(trace, trace.states(layer))[1]
 
 
@@ -118,11 +121,11 @@ def _between(steps: list[BackwardStep], start: int, end: int) -> tuple[BackwardS
     return tuple(step for step in steps if step.node.order in ahead and step.operand.order in behind) if end in ahead else ()
 
 
-def highway(trace: Trace, layer: Any = None) -> Highway:
+def highway(trace: Trace | Tensor, layer: Any = None) -> Highway:
     """Factor per step and unit of the matmul-free path, and its product per lag beside the total.
 
     Args:
-        trace: from ``tg.trace`` with keep="arrays".
+        trace: from ``tg.trace`` with keep="arrays", or a loss, which is traced.
         layer: the recurrence's path or module; None if there is only one.
 
     Raises:
@@ -139,6 +142,7 @@ def highway(trace: Trace, layer: Any = None) -> Highway:
         >>> found.role, found.labels
         ('cell', ('+', '⊙ f₂₀'))
     """
+    trace = traced("highway", trace)
     if trace.keep != "arrays":
         raise ArgumentError("highway: the factors need the arrays; trace with keep='arrays', or use highway_steps for the path alone")
     states = trace.states(layer)

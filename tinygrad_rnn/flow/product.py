@@ -11,7 +11,9 @@ import numpy as np
 from ..errors import ArgumentError
 from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import BackwardStep
+from ..tensor import Tensor
 from ..trace import StateAt, States, Trace
+from .given import traced
 from .logs import log10, slope, trend
 from .relay import DIRECT, EdgeGains, relay
 
@@ -99,13 +101,13 @@ def selected_lags(last: int) -> list[int]:
     return sorted(k for k in chosen if k <= last)
 
 
-def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
+def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProduct:
     """The gains of the state cotangent δ_t = ∂L/∂s_t, s = h or [h; c], and their product.
 
     If the loss reads only the last state, δ_t = J_{t+1}ᵀ … J_Tᵀ δ_T with the step Jacobians J_t = ∂s_t/∂s_{t−1}.
 
     Args:
-        trace: from ``tg.trace``; keep="norms" is enough for all but the spectral quantities.
+        trace: from ``tg.trace``, or a loss, which is traced; keep="norms" is enough for all but the spectral quantities.
         layer: the recurrence's path or module; None if there is only one.
 
     Raises:
@@ -122,6 +124,7 @@ def vanishing_product(trace: Trace, layer: Any = None) -> VanishingProduct:
         >>> result.verdict.split(":")[0], bool(np.allclose(result.gain[1:], (result.saturation * result.weight)[1:]))
         ('vanishing', True)
     """
+    trace = traced("vanishing_product", trace)
     states = trace.states(layer)
     ran, norms = states.times, [at.norm for at in states]
     last = max((k for k, norm in enumerate(norms) if norm != 0), default=None)

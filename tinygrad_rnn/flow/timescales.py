@@ -12,8 +12,10 @@ from ..errors import ArgumentError
 from ..linear_maps import Scale
 from ..report import Result, Table, aligned, number
 from ..steps import NodeInfo
+from ..tensor import Tensor
 from ..trace import StateAt, States, Trace
 from .edges import crosses
+from .given import traced
 from .product import vanishing_product
 
 LEFT, RIGHT, FLAT = 0.1, 0.9, 0.9
@@ -84,10 +86,13 @@ class Timescales(Result):
 
 
 def _spread(name: str, values: Any) -> tuple[str, ...]:
-    return name, *(number(float(value)) for value in np.sort(values)[[round(q * (len(values) - 1)) for q in (0.0, 0.25, 0.5, 0.75, 1.0)]])
+    with np.errstate(invalid="ignore"):  # between two infinities
+        found = np.quantile(values, (0.0, 0.25, 0.5, 0.75, 1.0))
+    # where quantile has computed ∞ − ∞, both neighbours are infinite
+    return name, *(number(math.inf if math.isnan(value) and not np.isnan(values).any() else float(value)) for value in found)
 
 
-def timescales(trace: Trace, layer: Any = None) -> Timescales:
+def timescales(trace: Trace | Tensor, layer: Any = None) -> Timescales:
     """For how long each unit remembers by its gates, and how saturated gates and units are.
 
         timescale = −1 / ln f̄,   half-life = ln 2 · timescale,   f̄ the mean of the unit's forget gate (LSTM) or update gate z (GRU)
@@ -96,7 +101,7 @@ def timescales(trace: Trace, layer: Any = None) -> Timescales:
     numbers is at most that of their mean.
 
     Args:
-        trace: from ``tg.trace`` with keep="arrays".
+        trace: from ``tg.trace`` with keep="arrays", or a loss, which is traced.
         layer: the recurrence's path or module; None if there is only one.
 
     Raises:
@@ -114,6 +119,7 @@ def timescales(trace: Trace, layer: Any = None) -> Timescales:
         >>> found.gate, found.half_life.round(), found.right["forget"]
         ('forget', array([34., 47., 41.]), array([1., 1., 1.]))
     """
+    trace = traced("timescales", trace)
     if trace.keep != "arrays":
         raise ArgumentError("timescales: the gates' values are needed; trace with keep='arrays'")
     states = trace.states(layer)
