@@ -491,14 +491,14 @@ def test_finding_a_layer() -> None:
     assert ledger.states("lower")[1].cell is not None
     assert ledger.states(model.upper)[1].cell is None
     for wrong, message in (
-        (None, r"several fit None .* Expected one of \['two/lower', 'two/upper'\]"),
-        ("low", r"none fits 'low' .* Expected one of \['two/lower', 'two/upper'\]"),
+        (None, "states: several fit. Name one of them: layer='two/lower' or layer='two/upper'"),
+        ("low", r"none fits 'low'\. Expected one of \['two/lower', 'two/upper'\]"),
         ("two", "none fits 'two'"),
-        (nn.RNN(2, 2), "none fits"),
+        (nn.RNN(2, 2), "none fits this RNN"),
     ):
         with pytest.raises(tg.errors.ArgumentError, match=message):
             ledger.states(wrong)
-    with pytest.raises(tg.errors.ArgumentError, match=r"no recurrence in this trace\. Expected one of nothing"):
+    with pytest.raises(tg.errors.ArgumentError, match=r"no recurrence in this trace: no layer left landmarks"):
         tg.trace(leaf(1.0) * 2.0).states()
 
 

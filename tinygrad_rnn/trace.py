@@ -286,7 +286,7 @@ class Trace:
         """The landmarks of one recurrence.
 
         Args:
-            layer: its path ("model/lstm"), the end of it ("lstm"), or the module itself; None if there is only one.
+            layer: its path ("model/lstm"), the end of it ("lstm"), the module itself or one that holds it; None if there is only one.
 
         Raises:
             ArgumentError: if there is none, or several fit.
@@ -295,10 +295,16 @@ class Trace:
         if layer is None or isinstance(layer, str):
             fitting = [n for n in named if layer is None or n == layer] or [n for n in named if n.endswith(f"/{layer}")]
         else:
-            fitting = [n for n, (group, _) in named.items() if isinstance(group, Scope) and group.owner is layer]
+            fitting = [n for n, (group, _) in named.items() if isinstance(group, Scope) and _held_by(group, layer)]
         if len(fitting) != 1:
-            what = "there is no recurrence" if not named else f"{'several fit' if fitting else 'none fits'} {layer!r}"
-            raise ArgumentError(f"states: {what} in this trace. Expected one of {list(named) or 'nothing: no layer left landmarks'}")
+            asked = "" if layer is None else f" {layer!r}" if isinstance(layer, str) else f" this {type(layer).__name__}"
+            if not named:
+                said = "there is no recurrence in this trace: no layer left landmarks. Trace a loss that depends on a recurrent layer"
+            elif fitting:
+                said = f"several fit{asked}. Name one of them: layer={' or layer='.join(map(repr, fitting))}"
+            else:
+                said = f"none fits{asked}. Expected one of {list(named)}"
+            raise ArgumentError(f"states: {said}")
         return States(fitting[0], named[fitting[0]][1])
 
     def filter(
@@ -416,6 +422,13 @@ def _undisturbed(*, sources: bool) -> Iterator[None]:
 
 _STATES = ("hidden", "cell")
 _NOTHING = (None, 0.0)
+
+
+def _held_by(place: Scope | None, module: Any) -> bool:
+    """Whether a scope was opened by a call of this module, or inside of one."""
+    while place is not None and place.owner is not module:
+        place = place.parent
+    return place is not None
 
 
 def _inside(place: Scope | None, step: Scope | None) -> bool:
