@@ -218,3 +218,49 @@ def test_norms_alone_have_the_rate_of_those_they_can_hold() -> None:
             result = product_of(layer, np.zeros((steps, 1, 1)), keep="norms")
             assert 10.0**result.rate == pytest.approx(factor, rel=1e-6)
             assert result.verdict.startswith(word)
+
+
+@pytest.mark.parametrize("keep", ["arrays", "norms"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_loss_at_several_steps(dtype: str, keep: str) -> None:
+    """At 0.5 per step a loss at every step keeps ‖δ‖ where it is, but no step preserves anything; σᵏ bounds no such ratio."""
+    layer = nn.RNN(1, 4, bias=False, dtype=dtype, rng=0)
+    layer.weight_hh_l0.value, layer.weight_ih_l0.value = 0.5 * np.eye(4), np.zeros((4, 1))
+    outputs, _ = layer(np.zeros((50, 1, 1)))
+    every, last = (flow.vanishing_product(tg.trace(loss.sum(), keep=keep)) for loss in (outputs, outputs[-1]))  # type: ignore[arg-type]
+    assert every.several
+    assert np.diff(every.norm)[20:] == pytest.approx(0.0, abs=1e-4)
+    assert every.handed_back[1:] == pytest.approx(0.5, rel=1e-6)
+    assert every.verdict == "vanishing: a factor of 0.5 per step"
+    assert every.half_life == pytest.approx(1.0, rel=1e-6)
+    assert np.isnan(every.log10_bound).all()
+    assert "the loss is read at several steps: the verdict is about what each step hands on" in str(every)
+    assert not last.several
+    assert last.handed_back[1:] == pytest.approx(last.gain[1:], rel=1e-6)
+    assert "several" not in str(last)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("make", [nn.RNN, nn.LSTM, nn.GRU])
+def test_one_more_step_that_is_read_is_noticed(make: Any, dtype: str) -> None:
+    """Of random networks, ragged or not: a loss at the last step is that, and one that reads another step a little is not."""
+    layer = make(3, 5, dtype=dtype, rng=0)
+    for lengths in (None, [30, 12]):
+        outputs, _ = layer(np.random.default_rng(0).normal(size=(30, 2, 3)), lengths=lengths)
+        last, both = (flow.vanishing_product(tg.trace((outputs[-1] + k * outputs[20]).sum())) for k in (0.0, 0.01))
+        assert not last.several
+        assert last.handed_back[1:] == pytest.approx(last.gain[1:], rel=1e-5)
+        assert both.several
+        assert both.rate == pytest.approx(np.mean(np.log10(both.handed_back[1:])))
+
+
+def test_a_dead_step_between_two_that_are_read() -> None:
+    """Two losses, and between them units that are all closed: the first step hands on exactly 0."""
+    layer = nn.RNN(1, 2, nonlinearity="relu", bias=False, rng=0)
+    layer.weight_hh_l0.value, layer.weight_ih_l0.value = np.eye(2), np.ones((2, 1))
+    x = np.ones((8, 1, 1))
+    x[5] = -100.0
+    outputs, _ = layer(x)
+    result = flow.vanishing_product(tg.trace((outputs[-1] + outputs[2]).sum()))
+    assert result.several
+    assert result.verdict.startswith("gone: exactly 0 is handed on to lag 3")

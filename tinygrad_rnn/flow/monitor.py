@@ -140,8 +140,8 @@ def monitor(
         A :class:`Monitor`; use it in a ``with`` statement, or call ``remove()`` at the end.
 
     Raises:
-        ArgumentError: if the layer cannot be watched, ``every`` is not a whole number of at least 1, or ``to`` is neither a function nor the
-            path of a file in a folder that exists.
+        ArgumentError: if the layer cannot be watched, ``every`` is not a whole number of at least 1, or ``to`` is neither a function nor
+            the path of a file in a folder that exists.
 
     Example:
         >>> import numpy as np

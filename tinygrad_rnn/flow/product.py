@@ -15,7 +15,7 @@ from ..tensor import Tensor
 from ..trace import StateAt, States, Trace
 from .given import traced
 from .logs import log10, slope, trend
-from .relay import DIRECT, EdgeGains, relay
+from .relay import DIRECT, EdgeGains, accuracy, relay, reliable
 
 PRESERVED = 0.00434
 """A rate, in log₁₀ per step, that is about 1 %: a gradient that changes less counts as preserved."""
@@ -36,20 +36,24 @@ class VanishingProduct(Result):
         log10_product: log₁₀ of the running product of the gains; the ratio ‖δ_{T−k}‖ / ‖δ_T‖ is 10 to this.
         saturation, weight: for an RNN the two factors of each gain, ‖D δ‖/‖δ‖ with D = diag φ′ and ‖W_hhᵀ D δ‖/‖D δ‖; their
             product is the gain if the loss reads no step but the last. NaN elsewhere (in an LSTM or GRU the gain does not split so).
-        log10_bound: log₁₀ (σ_max(W_hh) · max φ′)ᵏ, which the ratio cannot exceed (Pascanu, Mikolov & Bengio 2013); NaN but for an RNN.
+        log10_bound: log₁₀ (σ_max(W_hh) · max φ′)ᵏ, which the ratio cannot exceed (Pascanu, Mikolov & Bengio 2013); NaN but for an RNN,
+            and where the loss is read at several steps.
         spectral_radius, largest_singular_value: ρ(W_hh), which decides the limit of Wᵏ, and σ_max(W_hh), which bounds each single
             step; NaN but for an RNN whose arrays were kept.
         rate: the mean log₁₀ gain per step, as far as the norm is not exactly 0 (nor subnormal, with keep="norms"); NaN where the gradient
-            or the states are not finite.
+            or the states are not finite. Where the loss is read at several steps, the mean log₁₀ of ``handed_back``.
         half_life: steps in which the norm halves at this rate; inf if it does not shrink.
         verdict: "vanishing", "preserved" or "exploding", with the rate; "gone" where the norm is exactly 0, "not finite" where the
             gradient, or the state itself, is NaN or infinite.
         parts: for an LSTM or GRU, by way: ‖what a step hands back on it‖ / ‖δ before the step‖; "direct" is the highway, the others
             the gate whose pre-activation is passed last. As vectors the ways add up to what is handed back; their norms do not.
+        handed_back: ‖what the step hands back‖ / ‖δ before the step‖: the gain, without what the loss adds at the state itself.
+        several: whether the loss is read at several steps: whether anything but the step after arrives at a state before the last.
         edges: the multiplications on the way from state to state, those that lose most first, with the source lines that recorded them.
 
     What a float cannot hold is there all the same: with keep="arrays", cotangents too small or too large for the ledger are followed
-    by their direction and their logarithm. ``parts`` and ``edges`` need keep="arrays" too; without they are empty.
+    by their direction and their logarithm. ``parts`` and ``edges`` need keep="arrays" too; without they are empty, and
+    ``handed_back`` and ``several`` are known of an RNN only (NaN and False elsewhere).
     """
 
     layer: str
@@ -68,6 +72,8 @@ class VanishingProduct(Result):
     verdict: str
     parts: dict[str, Any]
     edges: tuple[EdgeGains, ...]
+    handed_back: Any
+    several: bool
 
     def table(self) -> Table:
         """Selected lags, with the parts where the gain splits."""
@@ -86,6 +92,8 @@ class VanishingProduct(Result):
         elif self.edges:
             worst = self.edges[0]
             caption = f"most is lost at {worst.label}, {number(10.0**worst.log10_gain)} on average"
+        if self.several:
+            caption = "; ".join(filter(None, ["the loss is read at several steps: the verdict is about what each step hands on", caption]))
         return aligned(columns, rows, f"{self.layer}: {self.verdict}", caption)
 
 
@@ -150,12 +158,25 @@ def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProd
     if relayed is not None:
         unknown = np.flatnonzero(np.isnan(logs))
         rate, lost = slope(product), int(unknown[0]) if unknown.size else None
+    if relayed is not None:
+        handed, several = relayed.handed, relayed.several
+    else:
+        sure = np.array([reliable(states[int(t)], n) for t, n in zip(time, norm, strict=True)])
+        with np.errstate(invalid="ignore", over="ignore"):
+            handed = saturation * weight
+            differs = np.abs(handed - gain)[1:] > accuracy(states[int(time[0])]) * gain[1:]
+        several = bool((differs & sure[1:] & sure[:-1]).any())
+    if several:
+        logs_of_steps = log10(handed)
+        known = np.isfinite(logs_of_steps)
+        rate = float(np.mean(logs_of_steps[known])) if known.any() else -math.inf
+        zeros = np.flatnonzero(handed == 0)
     wrong = next((k for k, t in enumerate(time) if not _finite(states[int(t)])), None)
     if lost is not None or wrong is not None:
         itself = wrong is not None and (lost is None or wrong <= lost)
         rate, said = math.nan, f"not finite from lag {wrong if itself else lost} on" + (": the state itself" if itself else "")
     elif zeros.size:
-        said = f"gone: exactly 0 from lag {zeros[0]} on"
+        said = f"gone: exactly 0 {'is handed on to' if several else 'from'} lag {zeros[0]}{'' if several else ' on'}"
     else:
         said = verdict(rate) if len(lag) > 1 else "one step only: nothing to compare"
     return VanishingProduct(
@@ -167,7 +188,9 @@ def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProd
         log10_product=product,
         saturation=saturation,
         weight=weight,
-        log10_bound=np.array([k * float(log10(largest)) if k else 0.0 for k in lag]) if matrix is not None else np.full(len(lag), np.nan),
+        log10_bound=np.array([k * float(log10(largest)) if k else 0.0 for k in lag])
+        if matrix is not None and not several
+        else np.full(len(lag), np.nan),
         spectral_radius=radius,
         largest_singular_value=largest,
         rate=rate,
@@ -175,6 +198,8 @@ def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProd
         verdict=said,
         parts={} if relayed is None else relayed.parts,
         edges=() if relayed is None else relayed.edges,
+        handed_back=handed,
+        several=several,
     )
 
 

@@ -55,6 +55,8 @@ class Relayed:
         trusted: where the ledger's own numbers have all their digits.
         parts: for each way, ‖what step k hands back on it‖ / ‖δ before the step‖.
         saturation, weight: the factors of an RNN's step, NaN where it is none.
+        handed: ‖all that step k hands back‖ / ‖δ before the step‖.
+        several: whether anything but the step after arrives at a state before the last.
         edges: the multiplications on the way, those that lose most first.
     """
 
@@ -64,6 +66,8 @@ class Relayed:
     parts: dict[str, Any]
     saturation: Any
     weight: Any
+    handed: Any
+    several: bool = False
     edges: tuple[EdgeGains, ...] = ()
 
 
@@ -83,13 +87,13 @@ def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
         by_time.setdefault(step.time, []).append(step)
     count = len(time)
     nothing = np.full(count, np.nan)
-    found = Relayed(np.full(count, -math.inf), nothing.copy(), np.zeros(count, bool), {}, nothing.copy(), nothing.copy())
+    found = Relayed(np.full(count, -math.inf), nothing.copy(), np.zeros(count, bool), {}, nothing.copy(), nothing.copy(), nothing.copy())
     gains: dict[tuple[str, str, str], list[tuple[BackwardStep, float]]] = {}
     flowing: dict[str, Any] = {}
     for k in range(count):
         here = states[int(time[k])]
         found.trusted[k] = reliable(here, norms[k])
-        fits = not found.log10_norm[k] > math.log10(trusted_range(here.parts[0].value.dtype)[1])
+        fits = not found.log10_norm[k] > math.log10(trusted_range(here.parts[0].node.dtype)[1])
         if not math.isfinite(norms[k]) and (k == 0 or (found.trusted[k - 1] and fits)):
             found.log10_norm[k:] = math.nan  # it has not grown out of range: it was never finite
             break
@@ -97,6 +101,7 @@ def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
             flowing = {role: np.asarray(part, np.float64) / norms[k] for role, part in _carried(here)}
             found.log10_norm[k] = log10(norms[k])
         if not flowing:
+            found.several |= k + 1 < count and bool(norms[k + 1] > 0)
             continue
         if k + 1 == count:
             found.log10_cell[k] = found.log10_norm[k] + log10(_on_cell(by_time.get(here.time, []), here, flowing))
@@ -109,7 +114,12 @@ def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
             share = _length(slab.bin(number_of_bin) for slab in arrived.values())
             found.parts.setdefault(way, np.zeros(count))[k + 1] = share
         before, flowing = flowing, {role: slab.values.sum(0) for role, slab in arrived.items()}
-        length = _length(flowing.values())
+        length = found.handed[k + 1] = _length(flowing.values())
+        if reliable(past, norms[k + 1]):
+            scale = 10.0 ** (found.log10_norm[k] - log10(norms[k + 1]))
+            left = {role: np.asarray(part, np.float64) / norms[k + 1] for role, part in _carried(past)}
+            rest = [left.get(role, 0.0) - scale * flowing.get(role, 0.0) for role in {**left, **flowing}]
+            found.several |= _length(rest) > (accuracy(past) if found.trusted[k] else 0.5)
         multiplying = [step for step in path if step.kind in ("scale", "matmul")]
         if [step.kind for step in multiplying] == ["scale", "matmul"]:
             assert multiplying[0].map is not None
@@ -130,8 +140,13 @@ def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
 
 def reliable(at: StateAt, norm: float) -> bool:
     """Whether a norm ‖δ‖ that the ledger has is neither so small nor so large that digits are lost."""
-    smallest, largest = trusted_range(at.parts[0].value.dtype)
+    smallest, largest = trusted_range(at.parts[0].node.dtype)
     return smallest < norm < largest
+
+
+def accuracy(at: StateAt) -> float:
+    """The relative difference up to which two ways to compute a state's cotangent agree."""
+    return max(1e-9, 1e3 * float(np.finfo(at.parts[0].node.dtype).eps))
 
 
 def _carried(at: StateAt) -> list[tuple[str, Any]]:
