@@ -181,3 +181,15 @@ def test_wrong_arguments_are_named():
         flow.diagnose(tg.trace(loss, keep="norms"))
     with pytest.raises(errors.ArgumentError, match="none fits 'lstm'"):
         flow.diagnose(loss, "lstm")
+
+
+def test_a_loss_at_every_step_hides_nothing():
+    """With a loss at every step ‖δ‖ stays large, since each step adds its own; what one of them sends back vanishes all the same."""
+    layer = nn.RNN(3, 16, init=0.3, rng=0)
+    outputs, _ = layer(np.random.default_rng(0).standard_normal((60, 4, 3)))
+    loss = (outputs * outputs).sum()
+    product = flow.vanishing_product(loss)
+    assert product.several and product.verdict.startswith("vanishing") and np.isnan(product.log10_bound).all()
+    assert "the gradient vanishes" in str(flow.diagnose(loss))
+    assert product == product and product != flow.vanishing_product(loss)
+    assert len({product, product}) == 1

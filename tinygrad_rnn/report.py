@@ -58,7 +58,10 @@ class Table:
 
 
 class Result:
-    """Base of the frozen dataclasses that the instruments return: printed as a table, written as JSON."""
+    """Base of the frozen dataclasses that the instruments return: printed as a table, written as JSON.
+
+    Each is declared with ``eq=False``: results hold arrays, whose equality is no truth value, so a result is equal to itself only.
+    """
 
     def table(self) -> Table:
         """The result as rows of text."""

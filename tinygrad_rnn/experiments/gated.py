@@ -33,7 +33,7 @@ def sigma(a: Any) -> Any:
 # -- 11: the LSTM's equations -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LSTMCellReport(Result):
     """The lecture's LSTM beside ours, and what stands on its highway.
 
@@ -154,7 +154,7 @@ def _cell_jacobian(cell: nn.LSTMCell, x: Any, hidden: Any, held: Any) -> Any:
 # -- 12: how much is kept -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LSTMRetention(Result):
     """What is left of a gradient after k steps; all logarithms are to base 10.
 
@@ -276,7 +276,7 @@ def _cells_when_blocked(loss: Tensor) -> Any:
 # -- 13: no guarantee ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LSTMLimits(Result):
     """LSTMs whose gradient vanishes or explodes all the same; rates are log₁₀ per step.
 
@@ -375,7 +375,7 @@ def _train_to_repeat(layer: nn.LSTM, readout: nn.Linear, updates: int, rng: np.r
 # -- 14: the GRU's conventions ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GRUConventions(Result):
     """The GRU in two conventions of its update gate and two places of its reset gate.
 

@@ -15,7 +15,7 @@ from ..ops import stack
 from ..report import Result, Table, aligned, number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NearEffects(Result):
     """What each step's loss contributes to W_hh through each step's use of it, before and after training.
 

@@ -23,7 +23,7 @@ from ..transforms import grad, jacobian
 # -- 1: the chain rule ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChainRule(Result):
     """The gradient of a loss with respect to an earlier state, as the product of its factors.
 
@@ -115,7 +115,7 @@ def _h(time: int) -> str:
 # -- 2: eigenvalues -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Eigenvalues(Result):
     """What is left of a gradient in a linear recurrence h_t = W h_{t−1}.
 
@@ -213,7 +213,7 @@ def _linear(weight: Any, steps: int, direction: Any) -> Any:
 # -- 3: saturation --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Saturation(Result):
     """The saturation part of each step's gain, in an RNN whose units stay at a given value.
 
@@ -263,7 +263,7 @@ def _resting(weight: Any, value: float, steps: int) -> VanishingProduct:
 # -- 4: both --------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compound(Result):
     """Eigenvalues and saturation together; all logarithms are to base 10 and per step.
 

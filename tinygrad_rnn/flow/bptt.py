@@ -21,7 +21,7 @@ from .pairs import ENTRIES, by_distance, root_of_squares, row_norms
 from .stacks import Slab, Stack, between, carry, pull
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BpttMatrix(Result):
     """The gradient of a shared weight by loss and by use: entry (t′, t) is what the loss at t′ contributes through the use at step t.
 

@@ -20,6 +20,7 @@ from ..trace import Trace
 from .edges import crosses
 from .given import traced
 from .highway import highway
+from .logs import log10
 from .product import VanishingProduct, vanishing_product
 from .timescales import Timescales, timescales
 
@@ -56,7 +57,7 @@ class Finding:
     advice: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnosis(Result):
     """What :func:`diagnose` found, the most serious first; ``print`` it to read it.
 
@@ -185,6 +186,9 @@ def _of_recurrence(ledger: Trace, path: str) -> Iterator[Finding]:
 def _of_flow(ledger: Trace, path: str, product: VanishingProduct, scales: Timescales) -> Iterator[Finding]:
     """Whether the state cotangent vanishes or explodes on its way back, and through what."""
     logs = product.log10_product
+    if product.several:  # what is left of what one step's loss sends back, whatever the others add on the way
+        handed = log10(np.where(np.isnan(product.handed_back), 1.0, product.handed_back))
+        logs = np.cumsum(handed)
     left, steps = float(logs[-1]), len(logs) - 1
     if abs(left) < FAR:
         what = f"over {steps} steps the gradient of the state changes by a factor of {power_of_ten(left)} ({product.verdict})"

@@ -22,7 +22,7 @@ from .relay import relay, reliable
 Steps = dict[int, tuple[BackwardStep, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Highway(Result):
     """The direct, matmul-free part of the gradient of one recurrence, beside the total.
 

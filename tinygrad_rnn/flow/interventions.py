@@ -32,7 +32,7 @@ from ..walk import Backward
 from .edges import Edges, Predicate, crosses, crossing, described, edges, step_place
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Engagement(Result):
     """How often an intervention engaged.
 
@@ -374,7 +374,7 @@ def _zeros(contribution: Any) -> Any:
 # -- with and without ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison(Result):
     """The gradient of every leaf with and without interventions.
 

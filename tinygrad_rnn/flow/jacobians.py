@@ -24,7 +24,7 @@ from .stacks import Slab, Stack, between, carry, with_arrays
 _ENTRIES = 1 << 17  # how many numbers of a matrix are worked on at a time: what fits into a core's cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepJacobians(Result):
     """The Jacobians J_t = ∂s_t/∂s_{t−1} of one recurrence, for every step and sequence, and what follows from them.
 

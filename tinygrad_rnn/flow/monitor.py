@@ -20,7 +20,7 @@ from .logs import log10, trend
 from .product import half_life, verdict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StateNorms(Result):
     """What one backward pass left of the gradient at every step of one recurrence.
 

@@ -20,7 +20,7 @@ from .stacks import Slab, Stack, between, carry, lands, with_arrays
 GATES = ("input", "forget", "candidate", "output", "reset", "update")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PathSplit(Result):
     """A gradient as a sum over the paths of the graph, by the number of marked edges on them.
 

@@ -21,7 +21,7 @@ PRESERVED = 0.00434
 """A rate, in log₁₀ per step, that is about 1 %: a gradient that changes less counts as preserved."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VanishingProduct(Result):
     """Where the gradient of one recurrence goes, step by step backward from the last one that has any.
 

@@ -16,7 +16,7 @@ from .pairs import ENTRIES, by_distance, root_of_squares, row_norms
 from .stacks import Slab, Stack, between, carry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Connectivity(Result):
     """How much an output still depends on an input: ‖∂ output at t′ / ∂ input at t‖.
 

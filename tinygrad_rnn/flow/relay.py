@@ -22,7 +22,7 @@ DIRECT = "direct"
 """What comes back through no gate's pre-activation: the highway."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EdgeGains(Result):
     """One multiplication of a step, over all steps.
 

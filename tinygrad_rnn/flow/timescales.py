@@ -27,7 +27,7 @@ CHOICE = "select"
 _MEMORY = ("forget", "update")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Timescales(Result):
     """How long units remember, and how saturated gates are. Arrays have one entry per unit, H of them.
 
