@@ -69,7 +69,9 @@ def test_where_rows_go(tmp_path: Any) -> None:
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line.get("update") for line in lines] == [None, 1, 3, 5]
     assert lines[1]["layer"] == "encoder"
-    assert lines[1]["norm"] == pytest.approx(seen[0].norm.tolist(), rel=1e-14)
+    assert lines[1]["norm"] == pytest.approx(seen[0].norm.tolist(), rel=1e-5)
+    assert (lines[1]["from"], lines[1]["to"], lines[1]["rate"]) == (4, 0, seen[0].rate)
+    assert json.loads(seen[0].to_json())["gain"][1:] == seen[0].gain[1:].tolist()
     assert "encoder" not in str(kept.rows[0])
     assert "lstm" in str(kept.rows[0])
 
@@ -142,3 +144,9 @@ def test_messages(make: Any, message: str) -> None:
     """What cannot be watched is refused at once."""
     with pytest.raises(tg.errors.ArgumentError, match=message):
         make()
+
+
+def test_a_line_with_numbers_that_json_does_not_know() -> None:
+    """Infinities become strings and NaN null, in a line that is still JSON."""
+    row = flow.StateNorms(1, "rnn", np.array([2, 1, 0]), np.array([1.0, np.inf, np.nan]), "float64")
+    assert json.loads(row.line())["norm"] == [1.0, "inf", None]

@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from ..report import Result, Table, aligned, number, power_of_ten
+from ..report import Result, Table, aligned, number, plain, power_of_ten
 from .logs import log10, trend
 from .product import half_life, verdict
 
@@ -24,23 +25,39 @@ from .product import half_life, verdict
 class StateNorms(Result):
     """What one backward pass left of the gradient at every step of one recurrence.
 
+    Only the norms are taken during the backward pass; what follows from them is computed when it is asked for.
+
     Attributes:
         update: which backward pass it was, from 1; ``layer`` its name, such as "lstm/l0".
         time: the steps, from the last state that the recurrence reached back to the one it began with (0, or T + 1 from the end).
         norm: ‖δ_t‖ at these steps, over the batch, δ_t = ∂L/∂s_t as it arrives from outside step t.
-        gain: ‖δ‖ at one step by ‖δ‖ at the step before in this order; entry 0 is NaN.
-        rate: the mean log₁₀ gain per step, from the last step that has a gradient as far back as its digits are all there: not exactly 0,
-            subnormal or out of range. NaN where the gradient is not finite.
-        half_life: steps in which the norm halves at this rate; inf if it does not shrink.
+        dtype: of the layer, "float32" or the like, which decides how small a norm can be and keep its digits.
     """
 
     update: int
     layer: str
     time: Any
     norm: Any
-    gain: Any
-    rate: float
-    half_life: float
+    dtype: str
+
+    @property
+    def gain(self) -> Any:
+        """‖δ‖ at one step by ‖δ‖ at the step before in this order; entry 0 is NaN."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.concatenate([[np.nan], 10.0 ** np.diff(log10(self.norm))])
+
+    @cached_property
+    def rate(self) -> float:
+        """The mean log₁₀ gain per step, from the last step that has a gradient as far back as its digits are all there.
+
+        That is as far as it is not exactly 0, subnormal or out of range. NaN where the gradient is not finite.
+        """
+        return trend(self.norm, self.dtype)[0]
+
+    @property
+    def half_life(self) -> float:
+        """Steps in which the norm halves at this rate; inf if it does not shrink."""
+        return half_life(self.rate)
 
     @property
     def verdict(self) -> str:
@@ -49,6 +66,18 @@ class StateNorms(Result):
             return verdict(self.rate)
         last = int(np.flatnonzero(self.norm)[0])
         return f"not finite from lag {int(np.flatnonzero(~np.isfinite(self.norm))[0]) - last} on"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and what follows from them, in types that JSON knows."""
+        return {**super().to_dict(), "gain": plain(self.gain), "rate": plain(self.rate), "half_life": plain(self.half_life)}
+
+    def line(self) -> str:
+        """The row as one line of JSON: the steps' first and last, the norms to six digits, rate and half-life."""
+        head = {"update": self.update, "layer": self.layer, "from": int(self.time[0]), "to": int(self.time[-1])}
+        head |= {"rate": plain(self.rate), "half_life": plain(self.half_life)}
+        finite = bool(np.isfinite(self.norm).all())
+        norms = ", ".join(["%.6g" % norm for norm in self.norm.tolist()]) if finite else json.dumps(plain(self.norm))[1:-1]  # noqa: UP031
+        return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "norm": [{norms}]}}'
 
     def table(self) -> Table:
         """One row."""
@@ -66,17 +95,6 @@ class StateNorms(Result):
         return aligned(("layer", "update", "‖δ_T‖", "‖δ₀‖/‖δ_T‖", "per step", "half-life"), [row], "state cotangents")
 
 
-def _measured(update: int, layer: str, reverse: bool, told: Any, dtype: Any) -> StateNorms:
-    steps = len(told) - 1
-    time = np.arange(1, steps + 2) if reverse else np.arange(steps, -1, -1)
-    norm = told if reverse else told[::-1]
-    logs = log10(norm)
-    with np.errstate(invalid="ignore", over="ignore"):
-        gain = np.concatenate([[np.nan], 10.0 ** np.diff(logs)])
-    rate, _ = trend(norm, dtype)
-    return StateNorms(update, layer, time, norm, gain, rate, half_life(rate))
-
-
 class Monitor:
     """A monitor at work; made by :func:`monitor`. Leaving its ``with`` block, or ``remove()``, ends it.
 
@@ -90,7 +108,7 @@ class Monitor:
         self._every = every
         self._name = name
         self._several = layer.num_layers > 1 or layer.bidirectional
-        self._dtype = next(iter(layer.parameters())).dtype
+        self._dtype = str(next(iter(layer.parameters())).dtype)
         self._passes: dict[str, int] = {}
         self._handle = layer.register_state_hook(self._told)
 
@@ -98,11 +116,14 @@ class Monitor:
         self._passes[name] = count = self._passes.get(name, 0) + 1
         if (count - 1) % self._every:
             return
-        row = _measured(count, f"{self._name}/{name}" if self._several else self._name, name.endswith("reverse"), norms, self._dtype)
+        steps, backward = len(norms) - 1, name.endswith("reverse")
+        time = np.arange(1, steps + 2) if backward else np.arange(steps, -1, -1)
+        layer = f"{self._name}/{name}" if self._several else self._name
+        row = StateNorms(count, layer, time, norms if backward else norms[::-1], self._dtype)
         self.rows.append(row)
         if isinstance(self._to, Path):
             with self._to.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
+                file.write(row.line() + "\n")
         elif self._to is not None:
             self._to(row)
 
@@ -131,8 +152,9 @@ def monitor(
 
     Args:
         layer: an ``nn.RNN``, ``nn.LSTM`` or ``nn.GRU``; only its calls from now on are watched.
-        to: where each row goes besides ``rows``: a file to which it is appended as a line of JSON, or a function of a
-            :class:`StateNorms` (which hands it to a dashboard, say); what it raises stops the backward pass.
+        to: where each row goes besides ``rows``: a file to which it is appended as a line of JSON (see :meth:`StateNorms.line`), or a
+            function of a :class:`StateNorms` (which hands it to a dashboard, say); what it raises stops the backward pass. Writing a
+            line takes about 0.3 ms for 200 steps: with a small layer let ``every`` be 10 or so.
         every: of so many backward passes one is recorded.
         name: what the rows call the layer; its own name by default.
 

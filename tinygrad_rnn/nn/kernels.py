@@ -192,7 +192,8 @@ class _Run:
             flow[...] = 0.0 if given is None else self._sorted(given)
         shares = _Shares(self, for_x=needed[0], for_weights=any(needed[1 + len(flowing) :]))
         outputs = None if arriving is None else self._each(self._arranged(arriving))
-        seen = None if self.watch is None else self._blocks(self.steps + 1, len(flowing))
+        shape = (self.steps + 1, *flowing.shape)
+        seen = None if self.watch is None else _scratch.take("seen", shape, self.dtype)
         hidden = self._same(flowing[0])
 
         def enter(t: int) -> None:
