@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from measures import peak
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.graph import Node
@@ -26,16 +27,6 @@ def no_collector():
     gc.disable()
     yield
     gc.enable()
-
-
-def peak(function):
-    """The most bytes allocated at one time during a call."""
-    tracemalloc.start()
-    try:
-        function()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def chain(length, x):

@@ -20,6 +20,7 @@ import oracles
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from measures import peak
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import flow, nn, render
@@ -853,16 +854,6 @@ def test_detach_truncates(name: str) -> None:
     again.sum().backward()
     for one, parameter in zip(expected, layer.parameters(), strict=True):
         assert np.array_equal(one, parameter.grad.value)
-
-
-def peak(function: Callable[[], Any]) -> int:
-    """The most bytes allocated at one time during a call."""
-    tracemalloc.start()
-    try:
-        function()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 @all_kinds

@@ -21,12 +21,12 @@ def cross_entropy(logits: Any, targets: Any, *, ignore_index: int | None = None,
         reduction: "mean" over the targets that count, "sum", or "none" for a loss of shape (…), 0 where the target is ignored.
 
     Returns:
-        A scalar, or for "none" the shape of the targets. The mean over an empty batch is NaN.
+        A scalar, or for "none" the shape of the targets.
 
     Raises:
         ShapeError: if the shapes do not fit.
-        ArgumentError: for a target outside [0, C), or one that is not an integer; for a mean over targets that are all ignored (PyTorch
-            gives NaN).
+        ArgumentError: for a target outside [0, C), or one that is not an integer; for a mean over no targets, or over targets
+            that are all ignored (PyTorch gives NaN).
 
     Example:
         >>> import numpy as np, tinygrad_rnn as tg
@@ -52,7 +52,7 @@ def cross_entropy(logits: Any, targets: Any, *, ignore_index: int | None = None,
     rows = np.arange(labels.size), labels.astype(np.intp)
     if ignored is None or not ignored.any():
         picked = ops.getitem(ops.reshape(ops.log_softmax(logits), (labels.size, classes)), rows)
-        return -(picked.reshape(shape) if reduction == "none" else ops.mean(picked) if reduction == "mean" else ops.sum(picked))
+        return -_reduced(picked.reshape(shape) if reduction == "none" else picked, reduction)
     if reduction == "mean" and ignored.all():
         raise ArgumentError(
             f"cross_entropy: all {labels.size} targets are {ignore_index} and ignored; a mean of nothing is not a number. Leave this batch "

@@ -86,6 +86,22 @@ class Scope:
         return self._path
 
 
+def within(place: Scope | None, around: Scope | None) -> bool:
+    """Whether one scope is another, or lies inside of it."""
+    while place is not None and place is not around:
+        place = place.parent
+    return place is not None
+
+
+def belongs(place: Scope | None, layer: Any) -> bool:
+    """Whether something was recorded in a call of a module, given itself or by its path or the end of it."""
+    while place is not None:
+        if place.owner is layer if not isinstance(layer, str) else place.path == layer or place.path.endswith(f"/{layer}"):
+            return True
+        place = place.parent
+    return False
+
+
 class scope:  # noqa: N801 (used like a function)
     """Name what is recorded inside: ``with tg.scope("encoder"): …``; ``time=t`` says which step of a sequence it is.
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import ArgumentError, GraphError
 from .files import write_atomically
-from .graph import Leaf, Node, Scope
+from .graph import Leaf, Node, Scope, belongs, within
 from .graph import state as recording
 from .linear_maps import KINDS, Kind, LinearMap
 from .report import Table, aligned, number, plain, power_of_ten
@@ -184,7 +184,7 @@ class Trace:
                 step.settle()
                 self._steps.append(step)
             target = operand.mark
-            if target is not None and target.role in _STATES and not _inside(node.scope, operand.scope):
+            if target is not None and target.role in _STATES and not within(node.scope, operand.scope):
                 self._carry(operand, linear_map.pullback(cotangent) if share is None else share)
         if mark is not None and mark.role is not None and mark.time is not None:
             carried = self._carried.pop(node, None)
@@ -295,7 +295,7 @@ class Trace:
         if layer is None or isinstance(layer, str):
             fitting = [n for n in named if layer is None or n == layer] or [n for n in named if n.endswith(f"/{layer}")]
         else:
-            fitting = [n for n, (group, _) in named.items() if isinstance(group, Scope) and _held_by(group, layer)]
+            fitting = [n for n, (group, _) in named.items() if isinstance(group, Scope) and belongs(group, layer)]
         if len(fitting) != 1:
             asked = "" if layer is None else f" {layer!r}" if isinstance(layer, str) else f" this {type(layer).__name__}"
             if not named:
@@ -422,20 +422,6 @@ def _undisturbed(*, sources: bool) -> Iterator[None]:
 
 _STATES = ("hidden", "cell")
 _NOTHING = (None, 0.0)
-
-
-def _held_by(place: Scope | None, module: Any) -> bool:
-    """Whether a scope was opened by a call of this module, or inside of one."""
-    while place is not None and place.owner is not module:
-        place = place.parent
-    return place is not None
-
-
-def _inside(place: Scope | None, step: Scope | None) -> bool:
-    """Whether something was recorded in this very step of a recurrence, and not in another one or outside."""
-    while place is not None and place is not step:
-        place = place.parent
-    return place is not None
 
 
 def _frozen(array: Any) -> Any:

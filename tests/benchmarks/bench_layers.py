@@ -29,10 +29,8 @@ PAUSE = 0.15
 Turn = Callable[[], Any]
 
 
-def ours(name: str, size: tuple[int, ...]) -> Turn:
-    steps, batch, inputs, hidden = size
-    layer = getattr(nn, name)(inputs, hidden, dtype=np.float32, rng=0)
-    x = tensor(np.random.default_rng(1).standard_normal((steps, batch, inputs)).astype(np.float32))
+def training_step(layer: Any, x: Any) -> Turn:
+    """Forward and backward; both libraries are asked in the same words."""
 
     def turn() -> Any:
         layer.zero_grad()
@@ -41,20 +39,17 @@ def ours(name: str, size: tuple[int, ...]) -> Turn:
         return outputs
 
     return turn
+
+
+def ours(name: str, size: tuple[int, ...]) -> Turn:
+    steps, batch, inputs, hidden = size
+    layer = getattr(nn, name)(inputs, hidden, dtype=np.float32, rng=0)
+    return training_step(layer, tensor(np.random.default_rng(1).standard_normal((steps, batch, inputs)).astype(np.float32)))
 
 
 def theirs(name: str, size: tuple[int, ...]) -> Turn:
     steps, batch, inputs, hidden = size
-    layer = getattr(torch.nn, name)(inputs, hidden)
-    x = torch.randn(steps, batch, inputs)
-
-    def turn() -> Any:
-        layer.zero_grad()
-        outputs, _ = layer(x)
-        outputs.sum().backward()
-        return outputs
-
-    return turn
+    return training_step(getattr(torch.nn, name)(inputs, hidden), torch.randn(steps, batch, inputs))
 
 
 def products(name: str, size: tuple[int, ...]) -> Turn:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from ..errors import ArgumentError
-from ..graph import Scope
+from ..graph import Scope, belongs
 from ..linear_maps import KINDS
 from ..steps import BackwardStep
 
@@ -167,15 +167,6 @@ def crosses(step: BackwardStep) -> bool:
 def same_recurrence(place: Scope, group: Scope | None, path: str) -> bool:
     """Whether something was recorded in the recurrence of a landmark: in the same call of a layer, or in scopes of the same name."""
     return place.group is group and (group is not None or place.path == path)
-
-
-def belongs(place: Scope | None, layer: Any) -> bool:
-    """Whether something was recorded in a call of a module, given itself or by its path or the end of it."""
-    while place is not None:
-        if place.owner is layer if not isinstance(layer, str) else place.path == layer or place.path.endswith(f"/{layer}"):
-            return True
-        place = place.parent
-    return False
 
 
 def step_place(place: Scope | None) -> Scope | None:

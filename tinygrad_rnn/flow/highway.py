@@ -18,6 +18,7 @@ from .given import traced
 from .logs import log10, log10_norm
 from .product import half_life, selected_lags, verdict
 from .relay import relay, reliable
+from .stacks import between
 
 Steps = dict[int, tuple[BackwardStep, ...]]
 
@@ -100,25 +101,12 @@ def _found(trace: Trace, states: States) -> tuple[str | None, Steps]:
         for past, here in pairwise(states):
             start, end = getattr(here, role), getattr(past, role)
             if start is not None and end is not None:
-                path = _between(by_time.get(here.time, []), start.node.order, end.node.order)
+                path = between(by_time.get(here.time, []), [start.node.order], [end.node.order])
                 if path:
-                    found[here.time] = path
+                    found[here.time] = tuple(path)
         if found:
             return role, found
     return None, {}
-
-
-def _between(steps: list[BackwardStep], start: int, end: int) -> tuple[BackwardStep, ...]:
-    """The steps, in order, that lie on some path from one node to the other."""
-    ahead = {start}
-    for step in steps:  # in the order in which they ran, so every step comes after those that lead to it
-        if step.node.order in ahead:
-            ahead.add(step.operand.order)
-    behind = {end}
-    for step in reversed(steps):
-        if step.operand.order in behind:
-            behind.add(step.node.order)
-    return tuple(step for step in steps if step.node.order in ahead and step.operand.order in behind) if end in ahead else ()
 
 
 def highway(trace: Trace | Tensor, layer: Any = None) -> Highway:

@@ -7,11 +7,11 @@ from typing import Any
 
 from .. import ops
 from ..errors import ArgumentError
-from ..graph import Node, Scope
+from ..graph import Node, Scope, belongs, within
 from ..linear_maps import LinearMap
 from ..tensor import Tensor, lift, seed
 from ..walk import Backward
-from .edges import STATES, belongs, same_recurrence
+from .edges import STATES, same_recurrence
 
 THRESHOLD = 1e-20
 """Where the squared variant leaves a step out: below it ‖δ_t‖² counts as nothing (the authors' choice)."""
@@ -104,7 +104,7 @@ class _Account:
     def account(self, node: Node, cotangent: Any, maps: Sequence[LinearMap], shares: Sequence[tuple[int, Any]]) -> None:
         for position, share in shares:
             state = node.operands[position]
-            if not self._counts(state) or _within(node.scope, state.scope):
+            if not self._counts(state) or within(node.scope, state.scope):
                 continue
             contribution = maps[position].pullback(cotangent) if share is None else share
             _add(self._step(state).arriving, state, contribution)
@@ -146,13 +146,6 @@ def _add(parts: dict[int, Any], state: Node, contribution: Any) -> None:
 
 def _path(state: Node) -> str:
     return "" if state.scope is None else state.scope.path
-
-
-def _within(place: Scope | None, step: Scope | None) -> bool:
-    """Whether something was recorded in this very step."""
-    while place is not None and place is not step:
-        place = place.parent
-    return place is not None
 
 
 def _terms(steps: dict[int, _Step], limit: float, immediate: bool) -> list[tuple[Any, Any]]:

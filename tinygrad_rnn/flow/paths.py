@@ -13,8 +13,9 @@ from ..errors import ArgumentError
 from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import BackwardStep, NodeInfo, norm_of
 from ..tensor import Tensor
-from ..trace import Landmark, Trace, trace
+from ..trace import Landmark, Trace
 from .edges import Edges, described, edges, recurrent
+from .given import traced
 from .stacks import Slab, Stack, between, carry, lands, with_arrays
 
 GATES = ("input", "forget", "candidate", "output", "reset", "update")
@@ -135,7 +136,7 @@ def split_paths(
     """
     if not isinstance(bins, int) or isinstance(bins, bool) or bins < 1:
         raise ArgumentError(f"split_paths: expected bins to be a whole number from 1 on, got {bins!r}")
-    ledger = loss if isinstance(loss, Trace) else trace(loss)
+    ledger = traced("split_paths", loss)
     steps = with_arrays(ledger, "split_paths")
     goal, gradient = _goal(ledger, target)
     predicate, text = _predicate(ledger, marked, layer)

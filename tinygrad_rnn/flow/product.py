@@ -154,13 +154,12 @@ def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProd
         radius = float(np.max(np.abs(np.linalg.eigvals(matrix)), initial=0.0))
         largest = float(np.linalg.norm(matrix, 2))
     zeros = lag[np.isneginf(product)]
-    rate, lost = trend(norm, states[int(time[0])].parts[0].node.dtype)
     if relayed is not None:
         unknown = np.flatnonzero(np.isnan(logs))
         rate, lost = slope(product), int(unknown[0]) if unknown.size else None
-    if relayed is not None:
         handed, several = relayed.handed, relayed.several
     else:
+        rate, lost = trend(norm, states[int(time[0])].parts[0].node.dtype)
         sure = np.array([reliable(states[int(t)], n) for t, n in zip(time, norm, strict=True)])
         with np.errstate(invalid="ignore", over="ignore"):
             handed = saturation * weight

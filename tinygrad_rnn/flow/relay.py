@@ -54,7 +54,7 @@ class Relayed:
         log10_cell: log₁₀ of the norm of a cell state's total cotangent, NaN where there is no cell.
         trusted: where the ledger's own numbers have all their digits.
         parts: for each way, ‖what step k hands back on it‖ / ‖δ before the step‖.
-        saturation, weight: the factors of an RNN's step, NaN where it is none.
+        saturation, weight: the factors of an RNN's step where the ledger's own cannot be trusted, NaN elsewhere.
         handed: ‖all that step k hands back‖ / ‖δ before the step‖.
         several: whether anything but the step after arrives at a state before the last.
         edges: the multiplications on the way, those that lose most first.
@@ -121,7 +121,7 @@ def _relayed(trace: Trace, states: States, time: Any, norms: Any) -> Relayed:
             rest = [left.get(role, 0.0) - scale * flowing.get(role, 0.0) for role in {**left, **flowing}]
             found.several |= _length(rest) > (accuracy(past) if found.trusted[k] else 0.5)
         multiplying = [step for step in path if step.kind in ("scale", "matmul")]
-        if [step.kind for step in multiplying] == ["scale", "matmul"]:
+        if not found.trusted[k] and [step.kind for step in multiplying] == ["scale", "matmul"]:
             assert multiplying[0].map is not None
             found.saturation[k + 1] = _length([multiplying[0].map.pullback(before["hidden"])])
             found.weight[k + 1] = np.divide(length, found.saturation[k + 1])

@@ -77,18 +77,20 @@ class _Run:
     def __init__(self, x: Array, *operands: Array, lengths: Array | None, reverse: bool, watch: Watch | None = None) -> None:
         parts = self.recurrence.parts
         self.watch = watch
-        self.ih, self.hh, *biases = operands[parts:]
-        self.biased, self.bias_hn = bool(biases), biases[1] if len(biases) > 1 else None
+        ih, self.hh, *biases = operands[parts:]
+        self.bias_hn = biases[1] if len(biases) > 1 else None
         self.reverse = reverse
         self.steps, self.batch, self.inputs = x.shape
         self.size = self.hh.shape[1]
         self.dtype = x.dtype
-        self.order: Array | None = None
+        self.order: Array | None = None  # sorts the batch; ``back`` undoes it
+        self.back: Array | None = None
         self.active: Array | None = None  # (T, B, 1)
         self.counts: list[int] | None = None
         if lengths is not None and (lengths < self.steps).any():
             if (np.diff(lengths) > 0).any():
                 self.order = np.argsort(-lengths, kind="stable")
+                self.back = np.argsort(self.order)
                 lengths = lengths[self.order]
             active = np.arange(self.steps)[:, None] < lengths
             self.active = (active[::-1] if reverse else active)[..., None]
@@ -96,12 +98,12 @@ class _Run:
         self.start = [self._sorted(part) for part in operands[:parts]]
         self.hidden = self._blocks(self.steps + 1)
         self.hidden[0] = self.start[0]
-        self.fed = np.empty((self.steps, self.batch, self.inputs + self.biased), self.dtype)
+        self.fed = np.empty((self.steps, self.batch, self.inputs + bool(biases)), self.dtype)
         self.fed[..., : self.inputs] = self._arranged(x)
         self.fed[..., self.inputs :] = 1.0
         if self.active is not None:
             np.copyto(self.fed, 0.0, where=~self.active)
-        self.fed_by = self._ordered(np.concatenate([self.ih, biases[0][:, None]], axis=1) if biases else self.ih)
+        self.fed_by = self._ordered(np.concatenate([ih, biases[0][:, None]], axis=1) if biases else ih)
 
     # -- buffers --------------------------------------------------------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class _Run:
         return state if self.order is None else state[self.order]
 
     def _unsorted(self, state: Array) -> Array:
-        return state if self.order is None else state[np.argsort(self.order)]
+        return state if self.back is None else state[self.back]
 
     def _arranged(self, sequence: Array) -> Array:
         sequence = sequence if self.order is None else sequence[:, self.order]
@@ -138,7 +140,7 @@ class _Run:
 
     def _rearranged(self, sequence: Array) -> Array:
         sequence = sequence[::-1] if self.reverse else sequence
-        return sequence if self.order is None else sequence[:, np.argsort(self.order)]
+        return sequence if self.back is None else sequence[:, self.back]
 
     def _ordered(self, weights: Array) -> Array:
         """The blocks of the gates in the kernel's order."""
@@ -206,7 +208,8 @@ class _Run:
         self._backward(enter, shares, *flowing)
         if self.watch is not None and seen is not None:
             seen[0] = flowing
-            self.watch(norms_of(seen)[::-1] if self.reverse else norms_of(seen))
+            norms = norms_of(seen)
+            self.watch(norms[::-1] if self.reverse else norms)
         on_x = None if shares.on_x is None else self._rearranged(shares.on_x)
         return (on_x, *(self._unsorted(part) for part in flowing), *shares.of_weights()[: len(needed) - 1 - len(flowing)])
 

@@ -470,7 +470,7 @@ class _Layer(_Recurrent):
             hook(name, norms)
 
     def _checked_lengths(self, lengths: Any, steps: int, batch: int) -> Any:
-        """The lengths as integers, one per sequence; None if all are whole.
+        """The lengths as integers, one per sequence; None stays None.
 
         Raises:
             ShapeError, ArgumentError: if there is not one whole number from 0 to T per sequence.
