@@ -1,5 +1,7 @@
-"""Pictures of what the ledger holds; the only room that imports graphviz, and only when a picture is asked for."""
+"""Pictures of what the ledger holds; the only room that imports graphviz and matplotlib, and only when a picture is asked for."""
 
+# Each module here imports what is heavy inside its functions, so all of them are imported at once: a function that is called as its
+# module (player.player) would otherwise be hidden by it as soon as someone imports the module.
 from .backward import backward_graph
 from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode
 
