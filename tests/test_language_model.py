@@ -14,7 +14,7 @@ from rich.console import Console
 
 import tinygrad_rnn as tg
 
-PATH = Path(__file__).parent.parent / "examples" / "04_train_a_language_model.py"
+PATH = Path(__file__).parent.parent / "examples" / "14_train_a_language_model.py"
 WORDS = "the cat and the dog and a mouse saw the sea, then all of them sat down and slept. "
 
 

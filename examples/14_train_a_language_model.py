@@ -5,7 +5,7 @@ follows. The gradient is cut every 64 characters, the state is carried on (trunc
 text is. The last tenth of the text is held out. Beside its loss stand those of three models that only count, all of them on the same
 characters (see ``counted``): the LSTM is to be better than all of them, since it remembers more than one character.
 
-    python examples/04_train_a_language_model.py --help
+    python examples/14_train_a_language_model.py --help
 
 Ctrl-C saves the run and says how to go on with it; gone on with, it ends where it would have ended without the interruption, to the
 last bit.
