@@ -186,6 +186,20 @@ def test_nodes_are_numbered_in_topological_order():
         assert model.nodes[0].shape == "root"
 
 
+@pytest.mark.parametrize("options", [{}, {"rolled": True}, {"window": (4, 5)}, {"fold_routes": False}])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_multiplication_has_its_edge(name, options):
+    """Each step of the ledger that hands on something is a part of an edge or lies inside of a box; each edge and node is in the SVG."""
+    outputs, _ = LAYERS[name](2, 3, rng=0)(np.ones((8, 1, 2)))
+    trace = tg.trace((outputs**2).sum())
+    graph = render.backward_graph(trace, **options)
+    drawn = {place for part in (*graph.model.edges, *graph.model.nodes) for place in part.steps}
+    assert {place for place, step in enumerate(trace.steps) if step.norms[1]} <= drawn <= set(range(len(trace.steps)))
+    assert all(any(trace.steps[place].kind == edge.kind for place in edge.steps) for edge in graph.model.edges)
+    classes = re.findall(r'class="(?:node|edge) (\w+)"', graph.pipe("svg", encoding="utf-8"))
+    assert {f"n{node.key}" for node in graph.model.nodes} | {f"e{at}" for at in range(len(graph.model.edges))} == set(classes)
+
+
 def test_the_middle_of_a_long_sequence_is_one_box():
     """100 steps: two at either end, and a box with what 96 steps leave of the state cotangent; the highway runs through it."""
     trace = traced("lstm", 100)

@@ -104,9 +104,7 @@ class Sketch:
                 continue
             for edge in self.flow.out[source]:
                 end = self.end(edge, start)
-                if end is None:
-                    continue
-                if start == end and start[0] == "run":
+                if end is None or (start == end and start[0] == "run"):
                     self.hidden.setdefault(start, []).append(edge)
                     continue
                 self.nodes.setdefault(start, None)
@@ -129,7 +127,8 @@ class Sketch:
         for (start, end, kind, lane, back, *_), bundle in self.bundles.items():
             gains = [gain for edge in bundle if not math.isnan(gain := edge.gain)]
             low, high = (min(gains), max(gains)) if gains else (math.nan, math.nan)
-            edges.append(RenderEdge(numbers[start], numbers[end], kind, self.sign(bundle), low, high, len(bundle), lane, back))
+            steps = self.ledger.positions(bundle)
+            edges.append(RenderEdge(numbers[start], numbers[end], kind, self.sign(bundle), low, high, len(bundle), lane, back, steps))
         lanes = {key: edge.lane for edge in edges if edge.lane is not None for key in (edge.source, edge.target)}
         layers = self.ledger.layers
         return RenderGraph(
@@ -145,7 +144,8 @@ class Sketch:
     def _node(self, key: Key, position: int, lane: int | None) -> RenderNode:
         shape, label, note, info = self.describe(key)
         if info is None:
-            return RenderNode(position, label, note, shape, None, lane, ", ".join(filter(None, (label, note))))
+            inside = self.ledger.positions(self.hidden.get(key, ()))
+            return RenderNode(position, label, note, shape, None, lane, ", ".join(filter(None, (label, note))), inside)
         where = f" in {info.scope}" if info.scope else ""
         return RenderNode(position, label, note, shape, info.gate, lane, f"{info.op} {info.shape}{where}")
 

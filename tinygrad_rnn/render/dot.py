@@ -192,7 +192,7 @@ class _Writer:
             look |= {"color": theme.highway, "penwidth": 2.5, "group": f"lane{node.lane}"}
         elif node.key in self.trunks:
             look["group"] = self.trunks[node.key]
-        return f"n{node.key} {attributes(**look)}"
+        return f"n{node.key} {attributes(**look, **{'class': f'n{node.key}'})}"
 
     def _label(self, node: RenderNode) -> object:
         if not node.note:
@@ -237,7 +237,7 @@ class _Writer:
         )
 
     def _edge(self, position: int, edge: RenderEdge) -> Iterator[str]:
-        look = self._look(edge)
+        look: dict[str, object] = self._look(edge) | {"class": f"e{position}"}
         source, target = self.cluster_of.get(edge.source), self.cluster_of.get(edge.target)
         start, end = f"n{edge.source}", f"n{edge.target}"
         if not self.crossing[position]:

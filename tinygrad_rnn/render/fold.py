@@ -17,15 +17,19 @@ Place = tuple[int, int]
 
 
 class Edge:
-    """A chain of backward steps, of which at most one scales or multiplies by a matrix."""
+    """A chain of backward steps, of which at most one scales or multiplies by a matrix.
 
-    __slots__ = ("alias", "source", "steps", "target")
+    ``passed`` are steps that it also stands for, though their gain is not its own: what a stack hands to one of its entries.
+    """
+
+    __slots__ = ("alias", "passed", "source", "steps", "target")
 
     def __init__(self, source: int, target: int, steps: tuple[BackwardStep, ...], alias: str | None = None) -> None:
         self.source = source
         self.target = target
         self.steps = steps
         self.alias = alias
+        self.passed: tuple[BackwardStep, ...] = ()
 
     @property
     def strongest(self) -> BackwardStep:
@@ -123,6 +127,7 @@ class Flow:
             if part_of is not None:
                 del self.into[number][picking]
                 picking.target = part_of.target
+                picking.passed += part_of.steps
                 self.into[part_of.target][picking] = None
         if not self.into[number]:
             for edge in self.out[number]:
@@ -148,6 +153,7 @@ class Flow:
         for onward in self.out[number]:
             onward.source = source
             onward.steps = edge.steps + onward.steps
+            onward.passed += edge.passed
             self.out[source][onward] = None
         self._forget(number)
         return True
@@ -169,6 +175,7 @@ class Flow:
         for arriving in self.into[number]:
             arriving.target = edge.target
             arriving.steps += edge.steps
+            arriving.passed += edge.passed
             arriving.alias = alias
             self.into[edge.target][arriving] = None
         self._forget(number)

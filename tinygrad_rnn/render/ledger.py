@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from ..flow.highway import highway_steps
 from ..trace import States, Trace
@@ -25,6 +26,7 @@ class Ledger:
     def __init__(self, trace: Trace, *, fold_routes: bool) -> None:
         self.flow = Flow(trace)
         self.count = len(trace.steps)
+        self._position = {id(step): position for position, step in enumerate(trace.steps)}
         self.states: dict[int, States] = {}
         self.highways: dict[int, bool | None] = {}
         self._on_lane: dict[int, int] = {}
@@ -49,6 +51,10 @@ class Ledger:
         """The highway that an edge is a part of: all of its steps lie on it."""
         lanes = {self._on_lane.get(id(step)) for step in edge.steps}
         return lanes.pop() if len(lanes) == 1 else None
+
+    def positions(self, edges: Iterable[Edge]) -> tuple[int, ...]:
+        """The places in the trace of all steps that some edges stand for, in order."""
+        return tuple(sorted({self._position[id(step)] for edge in edges for step in edge.steps + edge.passed}))
 
     def gain_of_run(self, layer: int, run: tuple[int, int]) -> float:
         """What a run of steps leaves of the state cotangent: ‖δ‖ at the step before it over ‖δ‖ at its last step; NaN if unknown."""

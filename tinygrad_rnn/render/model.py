@@ -21,6 +21,7 @@ class RenderNode:
         gate: the gate's name, if it belongs to one.
         lane: the number of the highway that it lies on, if it does.
         tooltip: operation, shape and scope.
+        steps: the places in ``trace.steps`` of the multiplications inside of a box that stands for many values; else empty.
     """
 
     key: int
@@ -30,6 +31,7 @@ class RenderNode:
     gate: str | None
     lane: int | None
     tooltip: str
+    steps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class RenderEdge:
         count: how many edges it stands for.
         lane: the number of the highway that it is a part of, if it is.
         back: by how many time steps it goes back (negative: forward); None within a step and outside of time.
+        steps: the places in ``trace.steps`` of the multiplications that it stands for. One that was folded into several edges is in each.
     """
 
     source: int
@@ -55,6 +58,7 @@ class RenderEdge:
     count: int = 1
     lane: int | None = None
     back: int | None = None
+    steps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,9 @@ class RenderCluster:
 @dataclass(frozen=True)
 class RenderGraph:
     """A picture before it has a layout.
+
+    In the SVG that is drawn from it, node number k is the group of the class ``n<k>``; edge number k is the group, or where it is drawn
+    in pieces the groups, of the class ``e<k>``.
 
     Attributes:
         nodes, edges: in topological order from the loss.
