@@ -263,7 +263,8 @@ class Backward:
                     step.replace(contribution)
             for who in self.observers:
                 who(step)
-        except TinygradError:
+        except TinygradError as error:
+            error.add_note(f"raised by {_name(who)} at the edge {step!r} of a backward pass")
             raise
         except Exception as error:
             raise HookError(f"backward: {_name(who)} raised {type(error).__name__} at the edge {step!r}: {error}") from error
@@ -413,7 +414,9 @@ def _run_hooks(node: Node, cotangent: Any) -> Any:
     for hook in list(node.hooks.values()):
         try:
             replacement = hook(cotangent)
-        except TinygradError:
+        except TinygradError as error:
+            info = Infos().of(node)
+            error.add_note(f"raised by a hook on {info!r} ({info.op}) in a backward pass")
             raise
         except Exception as error:
             info = Infos().of(node)
