@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
 from ..nn.init import generator
+from .arguments import floating, whole
 
 
 def adding(steps: int, batch: int, rng: np.random.Generator | int | None = None, *, dtype: Any = None) -> tuple[Any, Any]:
@@ -47,12 +47,8 @@ def adding(steps: int, batch: int, rng: np.random.Generator | int | None = None,
         >>> targets.round(2)
         array([1.08])
     """
-    for name, value, least in (("steps", steps, 2), ("batch", batch, 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ArgumentError(f"adding: {name} must be a whole number of at least {least}, got {value!r}")
-    kind: np.dtype[Any] = np.dtype(np.float64 if dtype is None else dtype)
-    if kind.kind != "f":
-        raise ArgumentError(f"adding: dtype must be a floating-point type, got {kind}")
+    steps, batch = whole("adding", "steps", steps, 2), whole("adding", "batch", batch, 1)
+    kind = floating("adding", dtype)
     random, half, rows = generator(rng), steps // 2, np.arange(batch)
     numbers = random.random((steps, batch))
     first, second = random.integers(0, half, batch), random.integers(half, steps, batch)
