@@ -20,7 +20,7 @@ def test_every_experiment_is_a_result(row):
     found = experiments.run(row)
     assert len(str(found).splitlines()) > 2 and "<table>" in found._repr_html_()
     assert json.loads(found.to_json()).keys() == found.to_dict().keys()
-    assert f"Claim (row {row})" in experiments.ROWS[row].__doc__
+    assert f"Claim (row {row})" in experiments.ROWS[row].function.__doc__
 
 
 def test_the_rooms_are_reached_by_name():

@@ -1,50 +1,40 @@
 """The claims of the curriculum as functions that measure them with the engine and return numbers.
 
-Each function takes its settings as keywords, with defaults that run in seconds, and returns a frozen result with a table, ``to_dict`` and
-``to_json``. Where a claim is only roughly true, the result shows where it breaks.
-
-====  =====================================================================  ==========================
-row   claim                                                                  function
-====  =====================================================================  ==========================
-1     a gradient through time is a product of factors                        :func:`chain_rule`
-2     eigenvalues decide, and a non-normal matrix grows first                :func:`eigenvalues`
-3     tanh multiplies by 1 − h²                                              :func:`saturation`
-4     both compound: their logarithms add                                    :func:`compound`
-6     near losses move the weights: J⁽²⁾'s pull on h₁ beats J⁽⁴⁾'s            :func:`near_effects`
-11    the LSTM's equations; the direct ∂c_t/∂c_{t−1} is diag(f_t)            :func:`lstm_cell`
-12    over 100 steps the LSTM keeps about 10,000 times more                  :func:`lstm_retention`
-13    the LSTM does not guarantee that nothing vanishes or explodes          :func:`lstm_limits`
-14    the GRU's conventions; its highway multiplies by z                     :func:`gru_conventions`
-====  =====================================================================  ==========================
+Each function is one row of the curriculum. Its defaults are the quick setting, which runs in seconds; ``run(row, full=True)`` takes the
+full one. Each returns a :class:`~tinygrad_rnn.experiments.measurement.Measurement`: its settings and numbers, ``claims()`` (what was
+published beside what was measured, with the rule of the verdict), a table, JSON, and ``plot()``. Where a claim is only roughly true, the
+result shows where it breaks. ``ROWS`` lists them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ..errors import ArgumentError
-from ..report import Result
 from .gated import GRUConventions, LSTMCellReport, LSTMLimits, LSTMRetention, gru_conventions, lstm_cell, lstm_limits, lstm_retention
+from .measurement import Claim, Measurement, Row, close, experiment, holds
 from .near import NearEffects, near_effects
 from .vanishing import ChainRule, Compound, Eigenvalues, Saturation, chain_rule, compound, eigenvalues, saturation
 
-ROWS: dict[int, Callable[..., Result]] = {
-    1: chain_rule,
-    2: eigenvalues,
-    3: saturation,
-    4: compound,
-    6: near_effects,
-    11: lstm_cell,
-    12: lstm_retention,
-    13: lstm_limits,
-    14: gru_conventions,
+ROWS: dict[int, Row] = {
+    row.number: row
+    for row in (
+        Row(1, "a gradient through time is a product of factors", chain_rule, {"position": 40, "hidden": 64}),
+        Row(2, "eigenvalues decide, and a non-normal matrix grows first", eigenvalues, {"hidden": 64}),
+        Row(3, "tanh multiplies by 1 − h²", saturation, {"steps": 100, "hidden": 64}),
+        Row(4, "both compound: their logarithms add", compound, {"steps": 200, "hidden": 64}),
+        Row(6, "near losses move the weights: J⁽²⁾'s pull on h₁ beats J⁽⁴⁾'s", near_effects, {"steps": 30, "hidden": 64, "updates": 2000}),
+        Row(11, "the LSTM's equations; the direct ∂c_t/∂c_{t−1} is diag(f_t)", lstm_cell, {"inputs": 32, "hidden": 64, "steps": 100}),
+        Row(12, "over 100 steps the LSTM keeps about 10,000 times more", lstm_retention, {"hidden": 64}),
+        Row(13, "the LSTM does not guarantee that nothing vanishes or explodes", lstm_limits, {"hidden": 32, "updates": 1500}),
+        Row(14, "the GRU's conventions; its highway multiplies by z", gru_conventions, {"inputs": 32, "hidden": 64, "steps": 100}),
+    )
 }
 """The experiments by their row in the curriculum."""
 
 
-def run(row: int, **settings: Any) -> Result:
-    """The experiment of a row of the curriculum.
+def run(row: int, *, full: bool = False, **settings: Any) -> Measurement:
+    """The experiment of a row of the curriculum: quick, or with its full settings, and with those changed that are given.
 
     Raises:
         ArgumentError: if there is no experiment for this row.
@@ -60,24 +50,30 @@ def run(row: int, **settings: Any) -> Result:
     """
     if row not in ROWS:
         raise ArgumentError(f"run: there is no experiment for row {row!r}; expected one of {', '.join(map(str, ROWS))}")
-    return ROWS[row](**settings)
+    return ROWS[row](full=full, **settings)
 
 
 __all__ = [
     "ROWS",
     "ChainRule",
+    "Claim",
     "Compound",
     "Eigenvalues",
     "GRUConventions",
     "LSTMCellReport",
     "LSTMLimits",
     "LSTMRetention",
+    "Measurement",
     "NearEffects",
+    "Row",
     "Saturation",
     "chain_rule",
+    "close",
     "compound",
     "eigenvalues",
+    "experiment",
     "gru_conventions",
+    "holds",
     "lstm_cell",
     "lstm_limits",
     "lstm_retention",

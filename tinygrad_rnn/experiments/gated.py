@@ -15,11 +15,13 @@ from ..flow.logs import log10
 from ..functional import mse
 from ..nn.init import generator
 from ..optim import Adam
-from ..report import Result, Table, aligned, number, power_of_ten
+from ..render.charts import Chart, series
+from ..report import Table, aligned, number, power_of_ten
 from ..steps import BackwardStep, norm_of
 from ..tensor import Tensor
 from ..trace import trace
 from ..transforms import jacobian
+from .measurement import Claim, Measurement, close, experiment, holds
 
 LECTURE_ORDER = ("forget", "input", "candidate", "output")
 """The blocks of the lecture's LSTM; ours stand as in PyTorch: input, forget, candidate, output."""
@@ -34,7 +36,7 @@ def sigma(a: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class LSTMCellReport(Result):
+class LSTMCellReport(Measurement):
     """The lecture's LSTM beside ours, and what stands on its highway.
 
     Attributes:
@@ -44,6 +46,7 @@ class LSTMCellReport(Result):
         jacobian_difference: the largest difference between ∂c_t/∂c_{t−1} at fixed h_{t−1} (the whole matrix) and diag(f_t).
         lag: k, the last one; ``kept_at_zero``, ``kept_at_one``: what is left of the direct gradient after k steps with f = 0 and f = 1.
         cell_at_zero: the largest |∂c_T/∂c_0| with f = 0, by all paths of one step: the cell is reset.
+        direct_by_gate: (3, k + 1), what the direct path keeps by lag with f = 0, with f as it is drawn, and with f = 1.
     """
 
     steps: int
@@ -55,6 +58,7 @@ class LSTMCellReport(Result):
     kept_at_zero: float
     kept_at_one: float
     cell_at_zero: float
+    direct_by_gate: Any
 
     def table(self) -> Table:
         """Claim and number."""
@@ -68,6 +72,31 @@ class LSTMCellReport(Result):
             ("f = 0: largest |∂c_t/∂c_{t−1}|", number(self.cell_at_zero)),
         ]
         return aligned(("what", "number"), rows, "the LSTM's equations")
+
+    def claims(self) -> tuple[Claim, ...]:
+        """Number for number to 1e-12; the factor on the highway exactly; f = 0 resets and f = 1 keeps for ever, exactly."""
+        apart = max(self.hidden_difference, self.cell_difference)
+        return (
+            holds("the lecture's cell and ours", "equal", apart, apart < 1e-12, "h and c at every step, to 1e-12"),
+            holds(
+                "factor of the direct path",
+                "diag(f_t)",
+                self.factor_difference,
+                self.factor_difference == 0,
+                "equal to f_t, to the last bit",
+            ),
+            holds(
+                "∂c_t/∂c_{t−1} − diag(f_t), h_{t−1} fixed", "0", self.jacobian_difference, self.jacobian_difference < 1e-12, "below 1e-12"
+            ),
+            holds("f = 0", "the cell resets each step", self.cell_at_zero, self.cell_at_zero == 0, "∂c_t/∂c_{t−1} is exactly 0"),
+            holds("f = 1", "perfect memory", self.kept_at_one, self.kept_at_one == 1, "the direct gradient is exactly 1 after all steps"),
+        )
+
+    def charts(self) -> tuple[Chart, ...]:
+        """What the direct path keeps, by lag."""
+        kept = [(name, self.direct_by_gate[row]) for row, name in enumerate(("f = 0", "f as drawn", "f = 1"))]
+        shown = tuple(series(name, range(len(values)), values) for name, values in kept)
+        return (Chart("lines", "What the LSTM's highway keeps", "lag", "direct gradient, ratio to the last step's", shown),)
 
 
 def lecture_lstm_step(x: Any, hidden: Any, cell: Any, weight: Any, bias: Any) -> tuple[Any, Any]:
@@ -83,6 +112,7 @@ def from_lecture(weight: Any, bias: Any, hidden: int) -> dict[str, Any]:
     return {"weight_ih": weight[rows, hidden:], "weight_hh": weight[rows, :hidden], "bias": bias[rows]}
 
 
+@experiment
 def lstm_cell(*, inputs: int = 3, hidden: int = 4, steps: int = 8, seed: int = 0) -> LSTMCellReport:
     """Claim (row 11): c_t = f_t ⊙ c_{t−1} + i_t ⊙ c̃_t, h_t = o_t ⊙ tanh(c_t), and ∂c_t/∂c_{t−1} = diag(f_t) on the direct path.
 
@@ -122,7 +152,7 @@ def lstm_cell(*, inputs: int = 3, hidden: int = 4, steps: int = 8, seed: int = 0
     ledger = trace(states[-1].hidden.sum())
     road = flow.highway(ledger)
     gates = [ledger.states()[t].gates["forget"].value for t in road.time[:-1]]
-    kept, cells = {}, {}
+    roads, cells = {}, {}
     for value in (0.0, 1.0):
         forced = bias.copy()
         forced[:hidden] = 1000.0 if value else -1000.0
@@ -131,7 +161,7 @@ def lstm_cell(*, inputs: int = 3, hidden: int = 4, steps: int = 8, seed: int = 0
         for x in sequence:
             state = cell(x, state)
         assert state is not None
-        kept[value] = float(10.0 ** flow.highway(trace(state.hidden.sum())).log10_direct[-1])
+        roads[value] = 10.0 ** flow.highway(trace(state.hidden.sum())).log10_direct
         cells[value] = float(np.abs(_cell_jacobian(cell, sequence[-1], *theirs)).max())
     return LSTMCellReport(
         steps=steps,
@@ -140,9 +170,10 @@ def lstm_cell(*, inputs: int = 3, hidden: int = 4, steps: int = 8, seed: int = 0
         factor_difference=float(np.abs(road.factor[1:] - np.array(gates)).max()),
         jacobian_difference=float(max(off)),
         lag=int(road.lag[-1]),
-        kept_at_zero=kept[0.0],
-        kept_at_one=kept[1.0],
+        kept_at_zero=float(roads[0.0][-1]),
+        kept_at_one=float(roads[1.0][-1]),
         cell_at_zero=cells[0.0],
+        direct_by_gate=np.stack([roads[0.0], 10.0**road.log10_direct, roads[1.0]]),
     )
 
 
@@ -155,7 +186,7 @@ def _cell_jacobian(cell: nn.LSTMCell, x: Any, hidden: Any, held: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class LSTMRetention(Result):
+class LSTMRetention(Measurement):
     """What is left of a gradient after k steps; all logarithms are to base 10.
 
     Attributes:
@@ -193,7 +224,46 @@ class LSTMRetention(Result):
             columns, rows, f"what is left of a gradient after {self.steps} steps", f"largest gate against smallest: {self.ratio:.3g}"
         )
 
+    def claims(self) -> tuple[Claim, ...]:
+        """The closed forms on the highway to 1 %; then whether the same factor separates whole networks."""
+        direct = {round(float(gate), 4): float(10.0**kept) for gate, kept in zip(self.gate, self.direct, strict=True)}
+        totals = 10.0 ** (self.total.max() - self.total.min())
+        network = 10.0 ** (self.total[self.gate.argmax()] - self.rnn)
+        published = {0.9: 0.9**self.steps, 0.99: 0.99**self.steps}
+        claims = [
+            close(f"highway, f = {gate:g}, {self.steps} steps", published[gate], direct[gate]) for gate in published if gate in direct
+        ]
+        if self.steps == 100 and len(claims) == 2:
+            claims.append(close("0.99¹⁰⁰ against 0.9¹⁰⁰, on the highway", 1.38e4, self.ratio))
+        return (
+            *claims,
+            holds(
+                "the same, over all paths of the two LSTMs",
+                "10,000 times more",
+                f"{number(totals)} times",
+                1e3 <= totals <= 1e5,
+                "between 1,000 and 100,000 times",
+            ),
+            holds(
+                f"LSTM (f = {self.gate.max():g}) against RNN (ρ = {self.rnn_radius:g}), all paths",
+                "10,000 times more",
+                f"{power_of_ten(float(np.log10(network)))} times",
+                network >= 1e4,
+                "at least 10,000 times",
+            ),
+        )
 
+    def charts(self) -> tuple[Chart, ...]:
+        """By network: the highway and all paths."""
+        names = [f"LSTM, f = {gate:g}" for gate in self.gate]
+        shown = (
+            series("highway", names, 10.0**self.direct),
+            series("all paths", [*names, f"RNN, ρ = {self.rnn_radius:g}"], 10.0 ** np.append(self.total, self.rnn)),
+        )
+        return (Chart("bars", f"What is left after {self.steps} steps", "", "ratio to the last step's", shown, "y"),)
+
+
+@experiment
 def lstm_retention(
     steps: int = 100, gates: Sequence[float] = (0.9, 0.99), *, hidden: int = 8, rnn_radius: float = 0.9, seed: int = 0
 ) -> LSTMRetention:
@@ -277,7 +347,7 @@ def _cells_when_blocked(loss: Tensor) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class LSTMLimits(Result):
+class LSTMLimits(Measurement):
     """LSTMs whose gradient vanishes or explodes all the same; rates are log₁₀ per step.
 
     Attributes:
@@ -308,7 +378,40 @@ class LSTMLimits(Result):
         caption = f"training took the loss from {number(self.loss_before)} to {number(self.loss_after)}"
         return aligned(columns, rows, "an LSTM guarantees nothing", caption)
 
+    def claims(self) -> tuple[Claim, ...]:
+        """There is an LSTM that vanishes, one that explodes, and one that training made vanish."""
+        trained = f"{power_of_ten(float(self.log10_left[-2]))} before, {power_of_ten(float(self.log10_left[-1]))} after"
+        return (
+            holds(
+                "vanishing in an LSTM",
+                "possible",
+                power_of_ten(float(self.log10_left[0])),
+                self.log10_left[0] < -3,
+                "less than 1/1000 left",
+            ),
+            holds(
+                "exploding in an LSTM",
+                "possible",
+                power_of_ten(float(self.log10_left[1])),
+                self.log10_left[1] > 1,
+                "more than 10 times as much",
+            ),
+            holds(
+                "after training on a task without memory",
+                "possible",
+                trained,
+                None if self.loss_after > 0.5 * self.loss_before else bool(self.log10_left[-1] < self.log10_left[-2] - 1),
+                "a tenth or less of what was kept before; the loss at least halved",
+            ),
+        )
 
+    def charts(self) -> tuple[Chart, ...]:
+        """What each LSTM multiplies a gradient by, per step."""
+        shown = (series("highway", self.case, 10.0**self.direct), series("all paths", self.case, 10.0**self.total))
+        return (Chart("bars", "Gain per step of four LSTMs", "", "factor per step", shown),)
+
+
+@experiment
 def lstm_limits(steps: int = 60, *, hidden: int = 8, updates: int = 150, seed: int = 0) -> LSTMLimits:
     """Claim (row 13): an LSTM makes it easier to keep a gradient; it guarantees neither that nothing vanishes nor that nothing explodes.
 
@@ -376,7 +479,7 @@ def _train_to_repeat(layer: nn.LSTM, readout: nn.Linear, updates: int, rng: np.r
 
 
 @dataclass(frozen=True, eq=False)
-class GRUConventions(Result):
+class GRUConventions(Measurement):
     """The GRU in two conventions of its update gate and two places of its reset gate.
 
     Attributes:
@@ -412,6 +515,23 @@ class GRUConventions(Result):
         caption = f"with the same weights the two variants differ by {number(self.variants_differ)}: they are two networks"
         return aligned(("", *(f"reset {name}" for name in self.reset)), rows, f"the GRU's conventions, {self.steps} steps", caption)
 
+    def claims(self) -> tuple[Claim, ...]:
+        """u = 0 keeps the past, as the lecture has it with u = 1 − z; the direct factor is z."""
+        kept, moved = float(self.kept_at_zero.min()), float(self.state_moved.max())
+        apart, factor = float(self.convention_difference.max()), float(self.factor_difference.max())
+        return (
+            holds("u = 0 keeps the past: direct gradient", "1", kept, kept == 1.0, "exactly 1 after all steps, both variants"),
+            holds("u = 0 keeps the past: the state", "unchanged", f"moves by {number(moved)}", moved < 1e-12, "by less than 1e-12"),
+            holds("(1 − u) h + u ñ and (1 − z) n + z h with u = 1 − z", "the same network", apart, apart < 1e-12, "outputs to 1e-12"),
+            holds("factor of the direct path", "z_t", factor, factor == 0.0, "equal, to the last bit", source="DESIGN, Cho et al. 2014"),
+        )
+
+    def charts(self) -> tuple[Chart, ...]:
+        """What the direct path keeps with u = 0 and u = 1."""
+        names = [f"reset {name}" for name in self.reset]
+        shown = (series("u = 0 (z = 1)", names, self.kept_at_zero), series("u = 1 (z = 0)", names, self.kept_at_one))
+        return (Chart("bars", f"The GRU's direct gradient after {self.steps} steps", "", "ratio to the last step's", shown),)
+
 
 def lecture_gru_step(x: Any, hidden: Any, w: dict[str, Any], reset: str) -> Any:
     """One step as lectures write it, h' = (1 − u) ⊙ h + u ⊙ h̃, so that u = 0 keeps the past; on arrays, for one sequence."""
@@ -421,6 +541,7 @@ def lecture_gru_step(x: Any, hidden: Any, w: dict[str, Any], reset: str) -> Any:
     return (1.0 - u) * hidden + u * np.tanh(w["W_n"] @ x + recalled + w["b_n"])
 
 
+@experiment
 def gru_conventions(*, inputs: int = 3, hidden: int = 4, steps: int = 10, seed: int = 0) -> GRUConventions:
     """Claim (row 14): no cell, two gates, and u = 0 keeps the past. Ours is h' = (1 − z) ⊙ n + z ⊙ h: z = 1 keeps it, u = 1 − z.
 
@@ -442,7 +563,8 @@ def gru_conventions(*, inputs: int = 3, hidden: int = 4, steps: int = 10, seed: 
     if steps < 2:
         raise ArgumentError(f"gru_conventions: expected at least 2 steps, got {steps}")
     rng = generator(seed)
-    w = {f"{m}_{g}": rng.standard_normal(s) for m, s in (("W", (hidden, inputs)), ("U", (hidden, hidden)), ("b", hidden)) for g in "run"}
+    shapes = (("W", (hidden, inputs)), ("U", (hidden, hidden)), ("b", (1, hidden)))
+    w = {f"{m}_{g}": rng.standard_normal(s).squeeze(0 if m == "b" else ()) / np.sqrt(s[1]) for m, s in shapes for g in "run"}
     sequence, first = rng.standard_normal((steps, inputs)), rng.uniform(-1.0, 1.0, hidden)
     rows, outputs = [], {}
     for reset in ("after", "before"):

@@ -12,11 +12,13 @@ from ..errors import ArgumentError
 from ..functional import cross_entropy
 from ..nn.init import generator
 from ..ops import stack
-from ..report import Result, Table, aligned, number
+from ..render.charts import Chart, series
+from ..report import Table, aligned, number
+from .measurement import Claim, Measurement, experiment, holds
 
 
 @dataclass(frozen=True, eq=False)
-class NearEffects(Result):
+class NearEffects(Measurement):
     """What each step's loss contributes to W_hh through each step's use of it, before and after training.
 
     Attributes:
@@ -44,7 +46,46 @@ class NearEffects(Result):
         caption = f"loss {self.loss[0]:.3f} untrained, {self.loss[1]:.3f} trained, in nats"
         return aligned(columns, rows, "which loss moves which use of W_hh", caption)
 
+    def claims(self) -> tuple[Claim, ...]:
+        """J⁽²⁾ pulls harder at the first step than J⁽⁴⁾, trained or not; and the nearer a use, the more a loss moves it."""
+        names = ("untrained", "trained")
+        pulls = [
+            holds(
+                f"pull at the first step, {name}",
+                "J⁽²⁾ beats J⁽⁴⁾",
+                f"{number(float(pull[1]))} against {number(float(pull[3]))}",
+                pull[1] > pull[3],
+                "the norm of J⁽²⁾'s is larger",
+            )
+            for name, pull in zip(names, self.pull, strict=True)
+        ]
+        far = [float(by[-1] / by[0]) for by in (self.untrained_by_distance, self.trained_by_distance)]
+        fall = holds(
+            f"weights learn near effects only: distance {self.distance[-1]} against 0",
+            "next to nothing",
+            f"{number(far[0])} untrained, {number(far[1])} trained",
+            max(far) < 0.1,
+            "less than a tenth, before and after training",
+        )
+        return (*pulls, fall)
 
+    def charts(self) -> tuple[Chart, ...]:
+        """The BPTT matrix before and after training."""
+        uses = range(1, len(self.untrained) + 1)
+        return tuple(
+            Chart(
+                "heat",
+                f"W_hh, {name}",
+                "use at step",
+                "loss at step",
+                tuple(series(str(t), uses, row) for t, row in zip(uses, m, strict=True)),
+                "y",
+            )
+            for name, m in (("untrained", self.untrained), ("trained", self.trained))
+        )
+
+
+@experiment
 def near_effects(*, steps: int = 12, batch: int = 16, hidden: int = 16, symbols: int = 6, updates: int = 150, seed: int = 0) -> NearEffects:
     """Claim (row 6): weights learn near effects only; J⁽²⁾'s pull on h₁ beats J⁽⁴⁾'s.
 

@@ -15,16 +15,18 @@ from ..flow.logs import log10
 from ..flow.product import VanishingProduct
 from ..graph import scope
 from ..nn.init import generator, orthogonal
-from ..report import Result, Table, aligned, number, power_of_ten
+from ..render.charts import Chart, series
+from ..report import Table, aligned, number, power_of_ten
 from ..tensor import landmark, tensor
 from ..trace import trace
 from ..transforms import grad, jacobian
+from .measurement import Claim, Measurement, close, experiment, holds
 
 # -- 1: the chain rule ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class ChainRule(Result):
+class ChainRule(Measurement):
     """The gradient of a loss with respect to an earlier state, as the product of its factors.
 
     Attributes:
@@ -52,7 +54,33 @@ class ChainRule(Result):
         caption = f"the engine's gradient differs by {self.difference:.1e}"
         return aligned(("factor", "σ_max", "‖gradient‖ after it"), rows, "the chain rule through time", caption)
 
+    def claims(self) -> tuple[Claim, ...]:
+        """The product of the factors is the engine's gradient, to 1e-10; and every factor makes it smaller."""
+        steps = int((self.norm[1:] < self.norm[:-1]).sum())
+        return (
+            holds(
+                "factors, multiplied, against the gradient",
+                "equal",
+                self.difference,
+                self.difference < 1e-10,
+                "relative difference < 1e-10",
+            ),
+            holds(
+                "the gradient is smaller as it goes back",
+                "at every step",
+                f"at {steps} of {len(self.norm) - 1} steps",
+                steps == len(self.norm) - 1,
+                "each norm is below the one before",
+            ),
+        )
 
+    def charts(self) -> tuple[Chart, ...]:
+        """The norm after each factor."""
+        shown = series("‖gradient‖", self.name, self.norm)
+        return (Chart("bars", "The gradient after each factor", "factor", "norm", (shown,), "y"),)
+
+
+@experiment
 def chain_rule(position: int = 4, source: int = 1, *, hidden: int = 3, scale: float = 1.0, seed: int = 0) -> ChainRule:
     """Claim (row 1): ∂J⁽⁴⁾/∂h⁽¹⁾ = (∂h₂/∂h₁)ᵀ (∂h₃/∂h₂)ᵀ (∂h₄/∂h₃)ᵀ ∂J⁽⁴⁾/∂h₄, and it shrinks factor by factor.
 
@@ -116,7 +144,7 @@ def _h(time: int) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Eigenvalues(Result):
+class Eigenvalues(Measurement):
     """What is left of a gradient in a linear recurrence h_t = W h_{t−1}.
 
     Attributes:
@@ -149,7 +177,32 @@ class Eigenvalues(Result):
         )
         return aligned(("W", *(f"{k} steps" for k in self.steps)), rows, "eigenvalues decide", caption)
 
+    def claims(self) -> tuple[Claim, ...]:
+        """The lecture's numbers to 1 %, and whether ρ < 1 shrinks a gradient from the first step on, whatever W."""
+        published = {(0.9, 100): 2.66e-5, (1.0, 100): 1.0, (1.1, 100): 1.38e4, (0.95, 50): 0.0769, (0.95, 100): 0.0059}
+        measured = {
+            (float(r), int(k)): 10.0**value
+            for r, row in zip(self.radius, self.log10_measured, strict=True)
+            for k, value in zip(self.steps, row, strict=True)
+        }
+        numbers = [close(f"|λ| = {r:g}, {k} steps", published[r, k], measured[r, k]) for r, k in sorted(published) if (r, k) in measured]
+        shrinks = holds(
+            f"ρ < 1 shrinks the gradient: a non-normal W with ρ = {self.transient_radius:g}",
+            "from the first step",
+            f"grows to {self.peak:.3g} at lag {self.peak_lag}, {self.transient[-1]:.2g} at the last",
+            self.peak <= 1,
+            "no lag at which the ratio is above 1",
+        )
+        return (*numbers, shrinks)
 
+    def charts(self) -> tuple[Chart, ...]:
+        """What is left by lag, and the non-normal matrix on its way."""
+        lines = [series(f"|λ| = {r:g}", self.steps, 10.0**row) for r, row in zip(self.radius, self.log10_measured, strict=True)]
+        way = series(f"non-normal, ρ = {self.transient_radius:g}", range(len(self.transient)), self.transient)
+        return (Chart("lines", "A gradient through h = W h", "lag", "‖δ‖ / ‖δ_T‖", (*lines, way), "y"),)
+
+
+@experiment
 def eigenvalues(
     radii: Sequence[float] = (0.9, 0.95, 1.0, 1.1),
     steps: Sequence[int] = (10, 50, 100),
@@ -214,7 +267,7 @@ def _linear(weight: Any, steps: int, direction: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class Saturation(Result):
+class Saturation(Measurement):
     """The saturation part of each step's gain, in an RNN whose units stay at a given value.
 
     Attributes:
@@ -230,7 +283,23 @@ class Saturation(Result):
         rows = [(f"{v:g}", number(e), number(m)) for v, e, m in zip(self.value, self.expected, self.measured, strict=True)]
         return aligned(("h", "1 − h²", "measured"), rows, "saturation: what tanh multiplies by at each step")
 
+    def claims(self) -> tuple[Claim, ...]:
+        """The lecture's four factors, to 1 %."""
+        published = {0.0: 1.0, 0.5: 0.75, 0.9: 0.19, 0.99: 0.0199}
+        return tuple(
+            close(f"h = ±{v:g}", published[abs(float(v))], float(m))
+            for v, m in zip(self.value, self.measured, strict=True)
+            if abs(float(v)) in published
+        )
 
+    def charts(self) -> tuple[Chart, ...]:
+        """Measured factors on the curve 1 − h²."""
+        grid = np.linspace(-1.0, 1.0, 61)
+        shown = (series("1 − h²", grid, 1.0 - grid**2), series("measured", self.value, self.measured))
+        return (Chart("lines", "What tanh multiplies by", "h", "saturation part of the gain", shown),)
+
+
+@experiment
 def saturation(values: Sequence[float] = (0.0, 0.5, 0.9, 0.99), *, steps: int = 5, hidden: int = 4) -> Saturation:
     """Claim (row 3): tanh multiplies the gradient by 1 − h²: 1 at 0, 0.75 at ±0.5, 0.19 at ±0.9, 0.0199 at ±0.99.
 
@@ -264,7 +333,7 @@ def _resting(weight: Any, value: float, steps: int) -> VanishingProduct:
 
 
 @dataclass(frozen=True, eq=False)
-class Compound(Result):
+class Compound(Measurement):
     """Eigenvalues and saturation together; all logarithms are to base 10 and per step.
 
     Attributes:
@@ -300,7 +369,29 @@ class Compound(Result):
         columns = ("case", "log₁₀ saturation", "log₁₀ weight", "log₁₀ gain", f"left after {self.steps}")
         return aligned(columns, rows, "both compound: the logarithms add", "per step; ρ = 1 and saturated units still vanish")
 
+    def claims(self) -> tuple[Claim, ...]:
+        """The logarithms add at every step; and where ρ is near 1, saturated units lose more than half at each step."""
+        near = (np.abs(self.radius - 1.0) <= 0.1) & (np.abs(self.value) >= 0.9)
+        gain = float(10.0 ** self.log10_gain[near].max()) if near.any() else math.nan
+        return (
+            holds("log gain − log saturation − log weight", "0 at every step", self.excess, self.excess < 1e-10, "below 1e-10"),
+            holds(
+                "eigenvalues near 1 and saturated units (|h| ≥ 0.9)",
+                "still kill the gradient",
+                f"gain at most {number(gain)} per step",
+                gain < 0.5 if near.any() else None,
+                "a gain below ½ at every ρ from 0.9 to 1.1",
+            ),
+        )
 
+    def charts(self) -> tuple[Chart, ...]:
+        """Both parts of every case, and their sum."""
+        names = [f"ρ = {r:g}, h = {v:g}" for r, v in zip(self.radius, self.value, strict=True)]
+        parts = (("saturation", self.log10_saturation), ("weight", self.log10_weight), ("gain", self.log10_gain))
+        return (Chart("bars", "Both parts of each step's gain", "", "log₁₀ per step", tuple(series(n, names, y) for n, y in parts)),)
+
+
+@experiment
 def compound(
     radii: Sequence[float] = (0.9, 1.0, 1.1),
     values: Sequence[float] = (0.0, 0.5, 0.9),

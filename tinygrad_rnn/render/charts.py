@@ -1,0 +1,175 @@
+"""Charts: named series as lines, bars or a heat map. What an experiment has to show is data; Matplotlib draws it when it is asked to."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import ArgumentError, RenderError
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart; lines differ in their marker too."""
+
+MARKERS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Numbers under one name: a line, the bars of one colour, or one row of a heat map.
+
+    Attributes:
+        name: what the legend says.
+        x: numbers, or names of categories.
+        y: one number each; NaN is left out.
+        low, high: the ends of an interval around each y, if there is one.
+    """
+
+    name: str
+    x: tuple[Any, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+def series(name: str, x: Any, y: Any, low: Any = (), high: Any = ()) -> Series:
+    """A :class:`Series` of arrays or sequences.
+
+    Raises:
+        ArgumentError: if they differ in length.
+    """
+    columns = [tuple(np.asarray(column).tolist()) for column in (x, y, low, high)]
+    if any(column and len(column) != len(columns[0]) for column in columns[1:]):
+        raise ArgumentError(f"series: {name!r} has {' and '.join(str(len(c)) for c in columns if c)} entries; expected as many y as x")
+    return Series(name, *columns)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture as data, which JSON can hold.
+
+    Attributes:
+        kind: "lines", "bars" or "heat".
+        title, x, y: of the picture and its axes.
+        series: what it shows.
+        log: the axes with a logarithmic scale: "", "x", "y" or "xy". In a heat map "y" means the colours.
+    """
+
+    kind: Literal["lines", "bars", "heat"]
+    title: str
+    x: str
+    y: str
+    series: tuple[Series, ...]
+    log: str = ""
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> Chart:
+        """The chart that ``report.plain(chart)`` was, so that a picture can be drawn from a file of results."""
+        rows = tuple(series(**{key: _floats(value) for key, value in row.items()}) for row in given["series"])
+        return cls(given["kind"], given["title"], given["x"], given["y"], rows, given.get("log", ""))
+
+
+def _floats(value: Any) -> Any:
+    """Numbers as they were: JSON has null for NaN and texts for infinities."""
+    if not isinstance(value, list):
+        return value
+    if any(isinstance(part, str) and part not in ("inf", "-inf") for part in value):
+        return value
+    return [float("nan") if part is None else float(part) if isinstance(part, str) else part for part in value]
+
+
+def draw(charts: Sequence[Chart], ax: Any = None) -> Any:
+    """The charts side by side in a new Matplotlib figure; or the first of them in ``ax``. Returns the figure.
+
+    Raises:
+        RenderError: if Matplotlib is not installed.
+    """
+    if ax is not None:
+        _draw(charts[0], ax)
+        return ax.figure
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise RenderError('plot: Matplotlib is not installed; pip install "tinygrad_rnn[plot]"') from None
+    figure = Figure(figsize=(6.0 * len(charts), 3.8), layout="constrained")
+    for place, chart in enumerate(charts):
+        _draw(chart, figure.add_subplot(1, len(charts), place + 1))
+    return figure
+
+
+def to_svg(charts: Sequence[Chart]) -> str:
+    """The same as the text of an SVG file; the same charts give the same bytes.
+
+    Raises:
+        RenderError: if Matplotlib is not installed.
+    """
+    figure, written = draw(charts), io.BytesIO()
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "tinygrad_rnn", "svg.fonttype": "none"}):
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    return written.getvalue().decode()
+
+
+def _draw(chart: Chart, ax: Any) -> None:
+    {"lines": _lines, "bars": _bars, "heat": _heat}[chart.kind](chart, ax)
+    ax.set_title(_literal(chart.title), fontsize=10)
+    ax.set_xlabel(_literal(chart.x))
+    ax.set_ylabel(_literal(chart.y))
+    if chart.kind != "heat":
+        if "y" in chart.log:
+            ax.set_yscale("log")
+        if "x" in chart.log and chart.kind == "lines":
+            ax.set_xscale("log")
+        ax.grid(True, axis="y", linewidth=0.4, alpha=0.5)
+        if len(chart.series) > 1:
+            ax.legend(fontsize=8)
+
+
+def _lines(chart: Chart, ax: Any) -> None:
+    for place, line in enumerate(chart.series):
+        colour = COLOURS[place % len(COLOURS)]
+        marker = MARKERS[place % len(MARKERS)] if len(line.x) <= 30 else ""
+        ax.plot(line.x, line.y, color=colour, marker=marker, markersize=4, linewidth=1.5, label=_literal(line.name))
+        if line.low:
+            ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _bars(chart: Chart, ax: Any) -> None:
+    names = list(dict.fromkeys(name for group in chart.series for name in group.x))
+    wide = 0.8 / len(chart.series)
+    for place, group in enumerate(chart.series):
+        middle = np.array([names.index(name) for name in group.x]) + (place - (len(chart.series) - 1) / 2) * wide
+        height = np.array(group.y)
+        reach = np.abs(np.stack([height - group.low, group.high - height])) if group.low else None
+        ax.bar(middle, height, wide, yerr=reach, capsize=2, color=COLOURS[place % len(COLOURS)], label=_literal(group.name))
+    turned = max(map(len, map(str, names)), default=0) * len(names) > 60
+    ax.set_xticks(
+        range(len(names)),
+        [_literal(str(name)) for name in names],
+        fontsize=8,
+        rotation=25 if turned else 0,
+        ha="right" if turned else "center",
+    )
+
+
+def _heat(chart: Chart, ax: Any) -> None:
+    from matplotlib.colors import LogNorm
+
+    values = np.array([row.y for row in chart.series], dtype=float)
+    shown = values[np.isfinite(values) & (values > 0)]
+    scale = LogNorm(float(shown.min()), float(shown.max())) if "y" in chart.log and shown.size and shown.min() < shown.max() else None
+    image = ax.imshow(np.where(values > 0, values, np.nan) if scale else values, norm=scale, cmap="viridis", aspect="auto")
+    columns, rows = chart.series[0].x, [row.name for row in chart.series]
+    for axis, names in ((ax.xaxis, columns), (ax.yaxis, rows)):
+        every = -(-len(names) // 20)
+        axis.set_ticks(range(0, len(names), every), [_literal(str(name)) for name in names[::every]], fontsize=8)
+    ax.figure.colorbar(image, ax=ax)
+
+
+def _literal(text: str) -> str:
+    """A text that Matplotlib shows as it is: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
