@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import errors, flow, nn
-from tinygrad_rnn.flow import jacobians
+from tinygrad_rnn.flow import stretches
 
 LAYERS: dict[str, Any] = {
     "rnn": (nn.RNN, nn.RNNCell, {}, oracles.rnn()),
@@ -257,12 +257,12 @@ def test_the_wrong_order_of_a_product_is_caught(name: str) -> None:
 @pytest.mark.parametrize("gate", ["input", "forget", "candidate", "output"])
 def test_a_dropped_gate_is_caught(gate: str, monkeypatch: Any) -> None:
     """Without the edges through one gate the law is broken."""
-    real = jacobians.between
+    real = stretches.between
 
     def without(steps: Any, *ends: Any) -> Any:
         return real([step for step in steps if (step.node.role, step.node.gate) != ("gate", gate)], *ends)
 
-    monkeypatch.setattr(jacobians, "between", without)
+    monkeypatch.setattr(stretches, "between", without)
     _, _, ledger = traced("lstm")
     assert broken_law(ledger, flow.step_jacobians(ledger)) > 1e-3
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,11 @@ from ..errors import ArgumentError
 from ..linear_maps import Identity, LinearMap, Mask, MatMul, Place, Scale, Scatter
 from ..report import Result, Table, aligned, number, plain, power_of_ten
 from ..steps import BackwardStep
-from ..trace import States, Trace
+from ..trace import Trace
 from .logs import log10
 from .product import selected_lags
-from .stacks import Slab, Stack, between, carry, with_arrays
+from .stacks import Slab, Stack, carry, with_arrays
+from .stretches import ROLES, Forms, Stretch, alike, columns, joined, stretches
 
 _ENTRIES = 1 << 17  # how many numbers of a matrix are worked on at a time: what fits into a core's cache
 
@@ -174,156 +173,67 @@ def step_jacobians(trace: Trace, layer: Any = None) -> StepJacobians:
     """
     steps = with_arrays(trace, "step_jacobians")
     states = trace.states(layer)
-    roles = tuple(role for role in ("hidden", "cell") if any(getattr(at, role) is not None for at in states))
-    stretches = _stretches(steps, states, roles)
-    if not stretches:
+    roles = tuple(role for role in ROLES if any(getattr(at, role) is not None for at in states))
+    found = [stretch for stretch in stretches(steps, states) if len(stretch.starts) == len(stretch.ends) == len(roles)]
+    if not found:
         raise ArgumentError(
             f"step_jacobians: {states.path!r} has no two steps with {' and '.join(roles)}; expected at least two. Trace a loss that reads "
             "its last state"
         )
-    shape = getattr(states[stretches[0].time], roles[0]).node.shape
+    shape = found[0].here.parts[0].node.shape
     batch, size = math.prod(shape[:-1]), shape[-1]
-    jacobian = np.empty((len(stretches), *shape[:-1], len(roles) * size, len(roles) * size), stretches[0].path[0].node.dtype)
+    jacobian = np.empty((len(found), *shape[:-1], len(roles) * size, len(roles) * size), found[0].here.parts[0].node.dtype)
     with np.errstate(all="ignore"):
-        for run in _alike(stretches, shape[:-1], max(1, _ENTRIES // max(1, batch * size * jacobian.shape[-1]))):
-            some, into = [stretches[k] for k in run], jacobian[run[0] : run[-1] + 1]
-            if _form(some[0], shape[:-1], {}) is None:
+        for run in alike(found, max(1, _ENTRIES // max(1, batch * size * jacobian.shape[-1]))):
+            some, into = [found[k] for k in run], jacobian[run[0] : run[-1] + 1]
+            if Forms().of(some[0]) is None:
                 _differentiate_anything(some[0], into[0])
             else:
                 _differentiate(some, into)
     return StepJacobians(
         layer=states.path,
         parts=roles,
-        time=np.array([stretch.time for stretch in stretches]),
-        jacobian=jacobian.reshape(len(stretches), batch, *jacobian.shape[-2:]),
+        time=np.array([stretch.here.time for stretch in found]),
+        jacobian=jacobian.reshape(len(found), batch, *jacobian.shape[-2:]),
     )
 
 
 # -- from a state to the one before it ----------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Stretch:
-    """The edges from the parts of one state to those of the state before it."""
-
-    time: int
-    path: list[BackwardStep]
-    starts: list[int]
-    ends: list[int]
-
-
-def _stretches(steps: Sequence[BackwardStep], states: States, roles: tuple[str, ...]) -> list[_Stretch]:
-    """One per pair of states. Steps are sorted by their nodes' numbers, so each is looked for in a slice of its own."""
-    numbers = [-step.node.order for step in steps]
-    found = []
-    for past, here in pairwise(states):
-        if any(getattr(at, role) is None for at in (past, here) for role in roles):
-            continue
-        starts = [getattr(here, role).node.order for role in roles]
-        ends = [getattr(past, role).node.order for role in roles]
-        first, stop = bisect_left(numbers, -max(starts)), bisect_left(numbers, -min(ends))
-        found.append(_Stretch(here.time, between(steps[first:stop], starts, ends), starts, ends))
-    return found
-
-
-def _alike(stretches: list[_Stretch], batch: tuple[int, ...], most: int) -> list[list[int]]:
-    """Neighbours that do the same with other numbers, to be done at once, up to so many."""
-    runs: list[list[int]] = []
-    last: Any = None
-    seen: dict[int, Any] = {}
-    for k, stretch in enumerate(stretches):
-        form = _form(stretch, batch, seen)
-        if runs and len(runs[-1]) < most and form is not None and form == last:
-            runs[-1].append(k)
-        else:
-            runs.append([k])
-        last = form
-    return runs
-
-
-def _form(stretch: _Stretch, batch: tuple[int, ...], seen: dict[int, Any]) -> Any:
-    """What a stretch does, apart from its factors: equal for stretches that differ in nothing else.
-
-    None if it has other maps than those of :func:`_pull_rows`, or values that are not (batch, width). ``seen`` are the matrices that were
-    met before, by id: where their entries lie.
-    """
-    places = {order: k for k, order in enumerate(stretch.starts)}
-    form: list[Any] = []
-    for step in stretch.path:
-        linear_map, operand = step.map, step.operand
-        kind, shape = linear_map.__class__, operand.shape
-        detail: Any = None
-        if kind is Scale or kind is Mask:
-            factor = linear_map.factor  # type: ignore[union-attr]
-            detail = factor.shape if factor.__class__ is np.ndarray else factor
-        elif kind is MatMul:
-            matrix = linear_map.matrix  # type: ignore[union-attr]
-            if linear_map.side != "right" or matrix.ndim != 2:  # type: ignore[union-attr]
-                return None
-            detail = seen.get(id(matrix))
-            if detail is None:  # a cell transposes its weight anew at every step
-                detail = seen[id(matrix)] = matrix.ctypes.data, matrix.strides
-        elif kind is Scatter or kind is Place:
-            detail = _columns(linear_map.key, shape if kind is Scatter else step.node.shape)  # type: ignore[union-attr]
-            if detail is None:
-                return None
-        elif kind is not Identity:
-            return None
-        if len(shape) != len(batch) + 1 or shape[:-1] != batch:
-            return None
-        form.append((kind, places[step.node.order], places.setdefault(operand.order, len(places)), detail, shape))
-    return form, [places.get(order) for order in stretch.ends]
-
-
-def _columns(key: Any, shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """Where a range of the last axis begins and ends, if that is what an index expression picks."""
-    if key.__class__ is not tuple or not key or key[-1].__class__ is not slice or key[-1].step not in (None, 1):
-        return None
-    lead = key[:-1]
-    if lead != (Ellipsis,) and (len(lead) != len(shape) - 1 or any(part != slice(None) for part in lead)):
-        return None
-    first, stop, _ = key[-1].indices(shape[-1])
-    return first, max(first, stop)
-
-
-def _differentiate(run: list[_Stretch], into: Any) -> None:
+def _differentiate(run: Sequence[Stretch], into: Any) -> None:
     """Pull the basis of the state back through one stretch, or through several that are alike, with the steps as one more batch axis."""
     model = run[0]
     many = len(run) > 1
     shape = into.shape[:-2] if many else into.shape[1:-2]
     size = into.shape[-1] // len(model.starts)
     result = into if many else into[0]
-    held = {order: _Rows(size, result[..., k * size : (k + 1) * size]) for k, order in enumerate(model.ends)}
-    for k, order in enumerate(model.starts):
+    held = {order: _Rows(size, result[..., k * size : (k + 1) * size]) for k, order in enumerate(model.ends.values())}
+    for k, order in enumerate(model.starts.values()):
         held.setdefault(order, _Rows(size)).add(k * size, 0, np.ones((*shape, size), into.dtype))
     for place, step in enumerate(model.path):
-        linear_map, operand = step.map, step.operand
+        linear_map, operand = joined(run, place) if many else step.map, step.operand
         assert linear_map is not None
-        if many and isinstance(linear_map, Scale) and np.ndim(linear_map.factor):
-            factors = np.stack([stretch.path[place].map.factor for stretch in run])  # type: ignore[union-attr]
-            linear_map = linear_map.__class__(
-                factors.reshape(len(run), *(1,) * (len(step.node.shape) + 1 - factors.ndim), *factors.shape[1:])
-            )
         target = held.get(operand.order)
         if target is None:
             target = held[operand.order] = _Rows(operand.shape[-1])
         _pull_rows(linear_map, held[step.node.order], target, step, (*shape, into.shape[-1]))
-    for order in model.ends:
+    for order in model.ends.values():
         held[order].settle()
 
 
-def _differentiate_anything(stretch: _Stretch, into: Any) -> None:
+def _differentiate_anything(stretch: Stretch, into: Any) -> None:
     """The same by a stack with one cotangent per row of the basis."""
     rows, shape = into.shape[-1], into.shape[:-2]
     size = rows // len(stretch.starts)
     basis = np.eye(rows, dtype=into.dtype).reshape(rows, *(1,) * len(shape), len(stretch.starts), size)
     seeds: dict[int, Stack] = {}
-    for k, order in enumerate(stretch.starts):
+    for k, order in enumerate(stretch.starts.values()):
         part = np.broadcast_to(basis[..., k, :], (rows, *shape, size))
         seeds.setdefault(order, Stack((*shape, size))).add(None, Slab(0, part))
-    arrived = carry(stretch.path, seeds, stretch.ends)
+    arrived = carry(stretch.path, seeds, stretch.ends.values())
     into[...] = 0.0
-    for k, order in enumerate(stretch.ends):
+    for k, order in enumerate(stretch.ends.values()):
         if order in arrived:
             into[..., k * size : (k + 1) * size] = np.moveaxis(arrived[order].array(rows), 0, -2)
 
@@ -366,7 +276,7 @@ class _Rows:
 
 
 def _pull_rows(linear_map: LinearMap, source: _Rows, target: _Rows, step: BackwardStep, shape: tuple[int, ...]) -> None:
-    """Add to the operand's rows what goes over one edge of those that :func:`_form` lets pass; ``shape`` is (…, S)."""
+    """Add to the operand's rows what goes over one edge of those that :class:`~.stretches.Forms` lets pass; ``shape`` is (…, S)."""
     if isinstance(linear_map, Identity):
         for (row, column, _), entries in source.diagonals.items():
             target.add(row, column, entries)
@@ -383,19 +293,19 @@ def _pull_rows(linear_map: LinearMap, source: _Rows, target: _Rows, step: Backwa
     elif isinstance(linear_map, MatMul):
         target.add_dense(_through_matrix(source, linear_map.matrix.T, shape, target.room if target.dense is None else None), own=True)
     elif isinstance(linear_map, Scatter):
-        columns = _columns(linear_map.key, step.operand.shape)
-        assert columns is not None
+        room = columns(linear_map.key, step.operand.shape)
+        assert room is not None
         for (row, column, _), entries in source.diagonals.items():
-            target.add(row, column + columns[0], entries)
+            target.add(row, column + room[0], entries)
         if source.dense is not None:
             placed = np.zeros((*shape, target.width), source.dense.dtype)
-            placed[..., columns[0] : columns[1]] = source.dense
+            placed[..., room[0] : room[1]] = source.dense
             target.add_dense(placed, own=True)
     else:
         assert isinstance(linear_map, Place)
-        columns = _columns(linear_map.key, step.node.shape)
-        assert columns is not None
-        first, stop = columns
+        picked = columns(linear_map.key, step.node.shape)
+        assert picked is not None
+        first, stop = picked
         for (row, column, size), entries in source.diagonals.items():
             start, end = max(column, first), min(column + size, stop)
             if start < end:
