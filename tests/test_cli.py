@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +116,20 @@ def test_the_initialisation_reaches_the_weights(tmp_path, capsys):
         (["--format", "gif"], "svg"),
         (["--unknown"], "unrecognized"),
         (["stray"], "unrecognized"),
+        (["trace", "--network", "elman"], "choose from"),
+        (["trace", "--gate", "back"], "choose from"),
+        (["trace", "--rows", "-1"], "from 0 to"),
+        (["trace", "--network", "gru", "--forget-bias", "2"], "only an lstm"),
+        (["trace", "--forget-bias", "nan"], "finite number"),
+        (["trace", "--out", "ledger.txt"], "ends in .json"),
+        (["trace", "--out", "nowhere/ledger.json"], "no folder"),
+        (["trace", "--text", "short.txt", "--steps", "50"], "too few for 50 steps"),
+        (["render", "--out", "picture.gif"], "ends in .svg"),
+        (["render", "--out", "folder.svg"], "is a folder"),
+        (["render", "--out", ""], "expected a path"),
+        (["render", "--window", "1"], "2 arguments"),
+        (["render", "--window", "9", "4"], "shows no step"),
+        (["render", "--theme", "sepia"], "choose from"),
     ],
 )
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(arguments, message, tmp_path, monkeypatch, capsys):
@@ -123,6 +139,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(arguments, messag
         Path(name).write_bytes(content)
     Path("same.txt").write_text("a" * 500)
     Path("taken/lstm.svg").mkdir(parents=True)
+    Path("folder.svg").mkdir()
     before = sorted(tmp_path.rglob("*"))
     try:
         code = cli.main(arguments)
@@ -130,7 +147,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(arguments, messag
         code = stopped.code
     told = capsys.readouterr()
     assert code == 2 and told.out == ""
-    assert message in told.err and told.err.count("\n") == 1 and told.err.startswith("tinygrad-rnn: error: ")
+    assert message in told.err and told.err.count("\n") == 1 and re.match(r"tinygrad-rnn( \w+)?: error: ", told.err)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -161,13 +178,65 @@ def test_a_failing_write_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_shows_an_example(capsys):
-    """--help says what every option does and ends with a command to copy."""
+@pytest.mark.parametrize("name", ["", *cli.COMMANDS])
+def test_help_shows_examples_that_work(name, tmp_path, monkeypatch, capsys):
+    """--help says what every option does and ends with commands to copy; each of them runs as it stands."""
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["--help"])
+        cli.main([*filter(None, [name]), "--help"])
     assert stopped.value.code == 0
     told = capsys.readouterr().out
-    assert "example: tinygrad-rnn" in told and "--steps" in told
+    examples = re.findall(rf"^example: tinygrad-rnn {name} ?(.*)$", told, re.M)
+    assert examples and "--help" in told
+    monkeypatch.chdir(tmp_path)
+    Path("book.txt").write_text("It was the best of times, it was the worst of times. " * 20)
+    for example in examples:
+        assert cli.main([*filter(None, [name]), *shlex.split(example)]) == 0
+        told = capsys.readouterr()
+        assert told.out and told.err == ""
+        if out := re.search(r"--out (\S+)", example):
+            assert Path(out[1]).is_dir() or Path(out[1]).stat().st_size > 100
+
+
+def test_the_help_lists_the_commands(capsys):
+    """Every command, with what it does; a command's name comes first, and an unknown one is refused with the way to the list."""
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    told = capsys.readouterr().out
+    for name, what in cli.COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(what)}$", told, re.M)
+
+
+def test_trace_prints_and_writes_one_ledger(tmp_path, capsys):
+    """The table lists the multiplications that were asked for; the file and --json hold all of them, the same."""
+    common = ["trace", "--network", "lstm", "--steps", "4", "--hidden", "3"]
+    assert cli.main([*common, "--time", "4", "--gate", "forget", "--kind", "scale", "--out", str(tmp_path / "ledger.json")]) == 0
+    printed = capsys.readouterr().out
+    listed = printed[printed.index(" backward multiplications\nt ") :]
+    assert re.findall(r"⊙ \S+", listed) == ["⊙ c₃", "⊙ f₄", "⊙ f₄(1"]
+    assert "highway through cell" in printed
+    assert cli.main([*common, "--json"]) == 0
+    told = capsys.readouterr().out
+    assert json.loads(told) == json.loads((tmp_path / "ledger.json").read_text(encoding="utf-8"))
+    assert len(json.loads(told)["states"]["lstm"]) == 4
+
+
+def test_render_draws_what_was_asked_for(tmp_path, capsys):
+    """The file's ending decides the format; the window decides the steps."""
+    drawing = ["render", "--network", "gru", "--steps", "9", "--hidden", "2", "--window", "4", "5"]
+    assert cli.main([*drawing, "--out", str(tmp_path / "a.dot")]) == 0
+    text = (tmp_path / "a.dot").read_text(encoding="utf-8")
+    assert re.findall(r'label="(t = [^"]+)"', text) == ["t = 1 … 3", "t = 4", "t = 5", "t = 6 … 9"]
+    assert cli.main(["render", "--steps", "2", "--hidden", "2", "--out", str(tmp_path / "a.PNG")]) == 0
+    assert (tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_forget_bias_reaches_the_gate(tmp_path, capsys):
+    """A larger forget bias makes the highway pass more; no other network has one."""
+    rates = []
+    for bias in ("-2", "4"):
+        assert cli.main(["trace", "--steps", "5", "--rows", "0", "--forget-bias", bias]) == 0
+        rates.append(float(re.search(r"highway through cell, \w+: a factor of (\S+)", capsys.readouterr().out)[1]))
+    assert rates[0] < 0.3 and rates[1] > 0.95
 
 
 def test_the_text_is_real_english_and_the_same_each_time():
@@ -213,6 +282,6 @@ def test_an_interruption_is_one_line(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_pictures", interrupted)
+    monkeypatch.setattr("tinygrad_rnn.cli.overview._pictures", interrupted)
     assert cli.main(["--steps", "5", "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()

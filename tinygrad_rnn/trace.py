@@ -359,6 +359,32 @@ class Trace:
         layers = ", ".join(self.layers) or "no recurrence"
         return aligned(columns, rows, f"{len(self.steps)} backward multiplications", f"landmarks: {layers}")
 
+    def table(self, rows: int = 20, **conditions: Any) -> Table:
+        """The ledger as text: the first so many steps that fit the conditions of :meth:`filter`.
+
+        Example:
+            >>> import numpy as np, tinygrad_rnn as tg
+            >>> x = tg.tensor([1.0, 2.0], requires_grad=True, name="x")
+            >>> print(tg.trace(np.tanh(x).sum()).table())
+            2 backward multiplications
+            t  from    to   kind  multiplication  ‖cotangent‖  ‖contribution‖   gain
+            ────────────────────────────────────────────────────────────────────────
+            –   sum  tanh  route       broadcast            1            1.41   1.41
+            –  tanh     x  scale   ⊙ (1 − tanh²)         1.41           0.426  0.301
+        """
+        found = self.filter(**conditions)
+        columns = ("t", "from", "to", "kind", "multiplication", "‖cotangent‖", "‖contribution‖", "gain")
+        shown = [
+            (
+                "–" if step.time is None else step.time, step.node.symbol, step.operand.symbol, step.kind, step.label,
+                number(step.norms[0]), number(step.norms[1]), number(step.gain),
+            )
+            for step in found[:rows]
+        ]  # fmt: skip
+        of = "" if len(found) == len(self) else f" of {len(self)}"
+        title = f"{len(found)}{of} backward multiplications"
+        return aligned(columns, shown, title, f"the first {rows}" if rows < len(found) else "")
+
     def to_dict(self) -> dict[str, Any]:
         """The ledger in types that JSON knows: one entry per step, and the state cotangents' norms by layer and time."""
         return {
