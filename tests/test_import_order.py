@@ -18,7 +18,7 @@ FLOORS = (
     "errors", "linear_maps", "primitive", "ops", "graph", "steps", "walk", "tensor", "storage", "functional", "numpy_protocol",
     "transforms", "nn", "optim", "trace", "flow", "render", "testing", "tasks", "experiments", "cli", "__main__",
 )  # fmt: skip
-CELLAR = ("files", "report")
+CELLAR = ("files", "progress", "report")
 """Tools that know nothing of tensors and may be used from everywhere."""
 
 ONLY = {"graphviz": "render", "matplotlib": "render", "hypothesis": "testing", "safetensors": "storage"}
