@@ -375,9 +375,16 @@ def test_interrupts_pass_through_and_change_no_gradient(place, error):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_own_errors_pass_through(place):
-    """An error of the package's own that is raised inside is not wrapped again."""
-    with pytest.raises(ArgumentError, match=r"^mine$"):
-        Failure(place, ArgumentError("mine")).run()
+    """An error of the package's own that is raised inside is not wrapped again; a note says who was called, and at which edge."""
+    mine = ArgumentError("mine")
+    with pytest.raises(ArgumentError) as caught:
+        Failure(place, mine).run()
+    assert caught.value is mine and str(mine) == "mine"
+    if place in ("hook", "observer", "intervention"):
+        (note,) = mine.__notes__
+        assert note.startswith(
+            "raised by a hook on <b (3,)" if place == "hook" else "raised by Failure.run.<locals>.<lambda> at the edge <add"
+        )
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

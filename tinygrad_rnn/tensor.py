@@ -7,7 +7,11 @@ and NumPy's own functions all go through one function, :func:`apply`, which runs
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -223,21 +227,27 @@ class Tensor:
             observers=observers,
             interventions=interventions,
         ).run()
-        totals = []
-        for leaf, gradient in found.items():
-            if not isinstance(leaf, Leaf):
-                continue
-            gradient = as_tensor(gradient)
-            if gradient.shape != leaf.value.shape:
-                raise GraphError(
-                    f"backward: the gradient of {leaf.name or 'a leaf'} came out with shape {gradient.shape}; the leaf has "
-                    f"{leaf.value.shape}. A primitive's rule or a hook is wrong: check it with testing.gradcheck"
-                )
-            if leaf.grad is not None:
-                gradient = leaf.grad + gradient if create_graph else _make(np.asarray(leaf.grad._value + gradient._value), None)
-            totals.append((leaf, gradient))
-        for leaf, gradient in totals:
-            leaf.grad = gradient
+        with _accumulating:
+            leaves, totals = [], []
+            for leaf, gradient in found.items():
+                if not isinstance(leaf, Leaf):
+                    continue
+                gradient = as_tensor(gradient)
+                if gradient.shape != leaf.value.shape:
+                    raise GraphError(
+                        f"backward: the gradient of {leaf.name or 'a leaf'} came out with shape {gradient.shape}; the leaf has "
+                        f"{leaf.value.shape}. A primitive's rule or a hook is wrong: check it with testing.gradcheck"
+                    )
+                if leaf.grad is not None:
+                    gradient = leaf.grad + gradient if create_graph else _make(np.asarray(leaf.grad._value + gradient._value), None)
+                leaves.append(leaf)
+                totals.append(gradient)
+            held = [leaf.grad for leaf in leaves]
+            try:
+                _give(leaves, totals)
+            except BaseException:
+                _give(leaves, held)
+                raise
 
     def register_hook(self, hook: Callable[[Tensor], Any]) -> HookHandle:
         """Call ``hook(cotangent)`` when this Tensor's total cotangent is known; what it returns (if not None) replaces it.
@@ -450,6 +460,23 @@ class Tensor:
             cast: Tensor = apply(ops.astype, (self,), {"dtype": wanted})
             return cast
         return Tensor(self._value.astype(wanted))
+
+
+_accumulating = threading.RLock()  # two threads that add to one leaf lose nothing; a finaliser may differentiate while the lock is held
+
+
+def _unlock() -> None:
+    global _accumulating
+    _accumulating = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)  # the thread that held it is not in the child
+
+
+def _give(leaves: Sequence[Leaf], gradients: Iterable[Any]) -> None:
+    """Set the gradients of all leaves by one call that runs no Python, so that an interrupt finds all of them set or none."""
+    deque(map(setattr, leaves, repeat("grad"), gradients), maxlen=0)
 
 
 class HookHandle:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .errors import AnomalyError, GraphError, HookError, TinygradError
-from .graph import Leaf, Node, state
+from .graph import Leaf, Node, silent, state
 from .linear_maps import LinearMap, Place, Scatter, add_at
 from .ops.routing import Parts, scatter
 from .primitive import Opaque, Primitive
@@ -149,13 +149,14 @@ class Backward:
 
     def run(self) -> dict[Node, Any]:
         """Walk, and return the total cotangent of every wanted node (of every leaf, if none was named)."""
-        recording, scope = state.recording, state.scope
+        switches = state.recording, state.scope, state.anomaly, state.sources, state.transforming
+        open_switches = len(state.before)
         state.recording = self.create_graph
         try:
-            with np.errstate(all="ignore"):
-                self._walk()
-        finally:
-            state.recording, state.scope = recording, scope
+            silent().run(self._walk)
+        finally:  # no call of Python functions here: an interrupt could strike there
+            state.recording, state.scope, state.anomaly, state.sources, state.transforming = switches
+            del state.before[open_switches:]
         _refuse_stale(self.found)
         return self.found
 
@@ -356,40 +357,44 @@ def _same(again: Any, held: Any, exact: bool) -> bool:
 
 def forward_walk(seeds: dict[Node, Any], outputs: Sequence[Node], *, lift: Lift, create_graph: bool) -> list[Any]:
     """Push tangents from the seed nodes to the outputs; None where an output does not depend on them."""
-    seen: set[int] = set()
-    todo: list[Any] = discover(outputs, seen)[::-1]
-    _refuse_stale(todo)
     tangents = dict(seeds)
     recording, scope = state.recording, state.scope
     state.recording = create_graph
     try:
-        with np.errstate(all="ignore"):
-            while todo:
-                node = todo.pop()
-                if isinstance(node, tuple):  # an opened node: its tangent is its definition's
-                    closed, roots = node
-                    parts = [tangents.get(root) for root in roots]
-                    if any(part is not None for part in parts):
-                        tangents[closed] = parts if isinstance(closed.value, tuple) else parts[0]
-                    continue
-                moved = [tangents.get(operand) if isinstance(operand, Node) else None for operand in node.operands]
-                if (
-                    node in tangents
-                    or node.primitive is None
-                    or ((not node.operands or all(part is None for part in moved)) and not is_closure(node))
-                ):
-                    continue
-                if node.primitive.__class__ is Opaque:
-                    roots = [output.node for output in expand(node, lift)]
-                    todo.append((node, roots))
-                    todo.extend(reversed(discover([root for root in roots if root is not None], seen)))
-                    continue
-                state.scope = node.scope
-                maps = _local_maps(node, node.primitive, lift if create_graph else None)
-                tangents[node] = _pushed(node, [(m, part) for m, part in zip(maps, moved, strict=True) if part is not None])
+        silent().run(_push, tangents, outputs, lift, create_graph)
     finally:
         state.recording, state.scope = recording, scope
     return [tangents.get(output) for output in outputs]
+
+
+def _push(tangents: dict[Node, Any], outputs: Sequence[Node], lift: Lift, create_graph: bool) -> None:
+    """Give every node on the way to the outputs its tangent."""
+    seen: set[int] = set()
+    todo: list[Any] = discover(outputs, seen)[::-1]
+    _refuse_stale(todo)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, tuple):  # an opened node: its tangent is its definition's
+            closed, roots = node
+            parts = [tangents.get(root) for root in roots]
+            if any(part is not None for part in parts):
+                tangents[closed] = parts if isinstance(closed.value, tuple) else parts[0]
+            continue
+        moved = [tangents.get(operand) if isinstance(operand, Node) else None for operand in node.operands]
+        if (
+            node in tangents
+            or node.primitive is None
+            or ((not node.operands or all(part is None for part in moved)) and not is_closure(node))
+        ):
+            continue
+        if node.primitive.__class__ is Opaque:
+            roots = [output.node for output in expand(node, lift)]
+            todo.append((node, roots))
+            todo.extend(reversed(discover([root for root in roots if root is not None], seen)))
+            continue
+        state.scope = node.scope
+        maps = _local_maps(node, node.primitive, lift if create_graph else None)
+        tangents[node] = _pushed(node, [(m, part) for m, part in zip(maps, moved, strict=True) if part is not None])
 
 
 def _pushed(node: Node, moving: Sequence[tuple[LinearMap, Any]]) -> Any:
