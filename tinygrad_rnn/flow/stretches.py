@@ -35,10 +35,10 @@ class Stretch:
     ends: dict[str, int]
     path: list[BackwardStep]
 
-    @property
-    def batch(self) -> tuple[int, ...]:
-        """The leading axes of the state."""
-        return self.here.parts[0].node.shape[:-1]
+    def past_shape(self, role: str) -> tuple[int, ...]:
+        """The shape of a part of the state before."""
+        shape: tuple[int, ...] = getattr(self.past, role).node.shape
+        return shape
 
 
 def stretches(steps: Sequence[BackwardStep], states: States) -> list[Stretch]:
@@ -50,9 +50,11 @@ def stretches(steps: Sequence[BackwardStep], states: States) -> list[Stretch]:
     found = []
     for past, here in pairwise(states):
         starts, ends = _numbers(here), _numbers(past)
+        path: list[BackwardStep] = []
         if starts and ends:
             first, stop = bisect_left(numbers, -max(starts.values())), bisect_left(numbers, -min(ends.values()))
-            found.append(Stretch(here, past, starts, ends, between(steps[first:stop], starts.values(), ends.values())))
+            path = between(steps[first:stop], starts.values(), ends.values())
+        found.append(Stretch(here, past, starts, ends, path))
     return found
 
 
@@ -70,9 +72,11 @@ class Forms:
         """Equal for stretches that differ in nothing but the factors of their ``scale`` edges.
 
         None if there are other maps than identities, factors, matrices from the right, and ranges of the last axis, or values that are
-        not (batch, width): such a stretch is like no other.
+        not (batch, width), or no edges at all: such a stretch is like no other.
         """
-        batch = stretch.batch
+        if not stretch.path:
+            return None
+        batch = stretch.here.parts[0].node.shape[:-1]
         places = {order: k for k, order in enumerate(stretch.starts.values())}
         form: list[Any] = []
         for step in stretch.path:
