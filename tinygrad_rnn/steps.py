@@ -242,31 +242,39 @@ def quiet_norm(array: Any) -> float:
     if array.__class__ is np.ndarray and array.size <= _BLOCK:
         flat = array.ravel()
         total = float(flat.dot(flat))
-        return math.sqrt(total) if 1e-30 < total < 1e30 else _scaled_norm(flat)
+        return math.sqrt(total) if 1e-30 < total < 1e30 else float(_careful_norms(flat[None])[0])
     flat = np.asarray(getattr(array, "value", array)).ravel()
     total = 0.0
     for start in range(0, flat.size, _BLOCK):
         part = flat[start : start + _BLOCK]
         total += float(part.dot(part))
-    return math.sqrt(total) if 1e-30 < total < 1e30 else _scaled_norm(flat)
+    return math.sqrt(total) if 1e-30 < total < 1e30 else float(_careful_norms(flat[None])[0])
 
 
 def norms_of(arrays: Any) -> Any:
-    """The norm of every entry of the first axis, in one go; inside a walk, as :func:`quiet_norm`."""
+    """:func:`norm_of` every entry of the first axis, in one go."""
     flat = arrays.reshape(len(arrays), math.prod(arrays.shape[1:]))
-    totals = np.einsum("ij,ij->i", flat, flat).astype(np.float64)
-    norms = np.sqrt(totals)
-    for place in np.flatnonzero(~((totals > 1e-30) & (totals < 1e30))):
-        norms[place] = _scaled_norm(flat[place])
+    with np.errstate(all="ignore"):
+        totals = np.einsum("ij,ij->i", flat, flat).astype(np.float64)
+        norms = np.sqrt(totals)
+        doubtful = np.flatnonzero(~((totals > 1e-30) & (totals < 1e30)))
+        if doubtful.size:
+            norms[doubtful] = _careful_norms(flat[doubtful])
     return norms
 
 
-def _scaled_norm(flat: Any) -> float:
-    flat = flat.astype(np.float64)
-    largest = float(np.max(np.abs(flat), initial=0.0))
-    if largest == 0.0 or not math.isfinite(largest):
-        return largest
-    return largest * quiet_norm(flat / largest)
+def _careful_norms(rows: Any) -> Any:
+    """The norm of every row, in double precision, and of rows whose squares leave even its range after a division."""
+    rows = rows.astype(np.float64)
+    totals = np.einsum("ij,ij->i", rows, rows)
+    norms = np.sqrt(totals)
+    lost = np.flatnonzero(~((totals > 1e-280) & (totals < 1e280)))
+    if lost.size:
+        peak = np.max(np.abs(rows[lost]), axis=1, initial=0.0)
+        unit = np.where((peak > 0) & (peak < math.inf), peak, 1.0)
+        divided = rows[lost] / unit[:, None]
+        norms[lost] = np.sqrt(np.einsum("ij,ij->i", divided, divided)) * unit
+    return norms
 
 
 def leaving_norm(linear_map: LinearMap, cotangent: Any, contribution: Any, arriving: float) -> float:

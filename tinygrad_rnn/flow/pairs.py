@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..report import Table, aligned, number
+from ..steps import norms_of
 from .product import selected_lags
 
 ENTRIES = 1 << 22  # how many numbers of a stack are made at a time where all at once might not fit
@@ -15,14 +16,13 @@ ENTRIES = 1 << 22  # how many numbers of a stack are made at a time where all at
 
 def row_norms(values: Any) -> Any:
     """The norm of every row of every bin: (n, R, …) → (n, R); (n,) → (n, 1)."""
-    return root_of_squares(values.reshape(*(values.shape[:2] if values.ndim > 1 else (len(values), 1)), math.prod(values.shape[2:])))
+    lead = values.shape[:2] if values.ndim > 1 else (len(values), 1)
+    return root_of_squares(values.reshape(*lead, math.prod(values.shape[2:])))
 
 
 def root_of_squares(values: Any) -> Any:
-    """√Σx² over the last axis, also where the squares would overflow or underflow."""
-    peak = np.max(np.abs(values), axis=-1, initial=0.0)
-    unit = np.where((peak > 0) & np.isfinite(peak), peak, 1.0).astype(np.float64)
-    return np.sqrt(np.sum((values / unit[..., None]) ** 2, axis=-1)) * unit
+    """The norm over the last axis."""
+    return norms_of(values.reshape(math.prod(values.shape[:-1]), values.shape[-1])).reshape(values.shape[:-1])
 
 
 def by_distance(title: str, caption: str, late: Any, early: Any, matrices: list[tuple[str, Any]]) -> Table:
