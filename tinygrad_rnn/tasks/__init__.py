@@ -1,20 +1,33 @@
 """What networks are run on: tasks with a known answer, and real text."""
 
 from .adding import adding, adding_baseline
+from .agreement import WORDS, Agreement, agreement, agreement_baselines, numbered, spelled
 from .copying import copying, copying_baseline
 from .parity import parity, parity_baseline
+from .reber import REBER_LENGTH, Reber, embedded_reber, embedded_reber_baseline, reber_strings
 from .temporal_order import temporal_order, temporal_order_baseline
 from .text import english, read_text
 
 __all__ = [
+    "REBER_LENGTH",
+    "WORDS",
+    "Agreement",
+    "Reber",
     "adding",
     "adding_baseline",
+    "agreement",
+    "agreement_baselines",
     "copying",
     "copying_baseline",
+    "embedded_reber",
+    "embedded_reber_baseline",
     "english",
+    "numbered",
     "parity",
     "parity_baseline",
     "read_text",
+    "reber_strings",
+    "spelled",
     "temporal_order",
     "temporal_order_baseline",
 ]
