@@ -75,7 +75,7 @@ def test_law(name: str, law: Any, data: st.DataObject) -> None:
     if (name, law) == ("astype", laws.precision):
         pytest.skip("changing the precision is what it is for")
     operands, statics = data.draw(CASES[name].examples)
-    law(PRIMITIVES[name], operands, statics)
+    law(PRIMITIVES[name], *operands, **statics)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, case in CASES.items() if case.holomorphic))
@@ -83,7 +83,7 @@ def test_law(name: str, law: Any, data: st.DataObject) -> None:
 def test_complex_step(name: str, data: st.DataObject) -> None:
     """Where the forward function is holomorphic, the pullback agrees with the complex step to the last digits."""
     operands, statics = data.draw(CASES[name].examples)
-    laws.complex_step(PRIMITIVES[name], operands, statics)
+    laws.complex_step(PRIMITIVES[name], *operands, **statics)
 
 
 @every_primitive

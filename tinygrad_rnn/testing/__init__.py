@@ -7,6 +7,7 @@ imports it.
 from __future__ import annotations
 
 from . import laws
-from .checks import GradcheckError, gradcheck, gradgradcheck
+from .checks import gradcheck, gradgradcheck
+from .reproduction import GradcheckError
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck", "laws"]

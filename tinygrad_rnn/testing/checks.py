@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..errors import TinygradError
 from ..tensor import Tensor, tensor
 from ..transforms import grad, jvp
-from .differences import differences
+from .differences import basis_of, differences
+from .reproduction import GradcheckError, law
+from .subjects import Subject
 
 Function = Callable[..., Any]
 
 
-class GradcheckError(TinygradError, AssertionError):
-    """A derivative, or a law of a primitive, is wrong; the message names the operand, the entry, what was expected and what came."""
-
-
-def gradcheck(fn: Function, *inputs: Any, rtol: float = 1e-6, seed: int = 0) -> None:
+@law
+def gradcheck(fn: Function, *inputs: Any, rtol: float = 1e-6, seed: int = 0, **statics: Any) -> None:
     """Check the first derivatives of ``fn`` at ``inputs``: reverse mode, forward mode, and that they are adjoint.
 
     The Jacobian J is computed in three ways, row by row with cotangents e_j (reverse mode), column by column with tangents e_i
@@ -33,35 +31,41 @@ def gradcheck(fn: Function, *inputs: Any, rtol: float = 1e-6, seed: int = 0) -> 
     is told from 0 and from 9e-12. Last, ``backward`` with a random cotangent v must give Jᵀ v, since a pullback is linear.
 
     Args:
-        fn: takes as many Tensors as there are inputs and returns one Tensor. Close over what is not differentiated.
-        inputs: numbers, arrays or Tensors; taken as float64. Stay away from kinks and poles.
+        fn: takes as many Tensors as there are inputs and returns one Tensor, or several in a tuple. A primitive, a cell or a layer
+            will do; a module's parameters are checked as well.
+        inputs: numbers, arrays or Tensors, and tuples of them (a state); taken as float64. Stay away from kinks and poles. Whole
+            numbers given to a module (tokens, lengths) are not differentiated.
         rtol: the relative tolerance.
         seed: of the random cotangent.
+        statics: keywords for every call of ``fn``.
 
     Raises:
-        GradcheckError: at the first entry that is wrong, or that the differences cannot resolve.
+        GradcheckError: at the first entry that is wrong, or that the differences cannot resolve, with code to see it again.
 
     Example:
         >>> import numpy as np
         >>> from tinygrad_rnn import testing
         >>> testing.gradcheck(lambda x, w: np.tanh(x @ w), [[0.5, -1.0]], [[0.3], [0.2]])
-        >>> testing.gradcheck(lambda x: x.detach() * x, [3.0])
-        Traceback (most recent call last):
-        ...
-        tinygrad_rnn.testing.checks.GradcheckError: gradcheck: operand 0, entry (0,), to output entry (0,): expected 6 by central \
-differences, got 3 by reverse mode. Check the rule of the primitive that this entry passes through
+        >>> try:
+        ...     testing.gradcheck(lambda x: x.detach() * x, [3.0])
+        ... except testing.GradcheckError as error:
+        ...     print(error.message)
+        gradcheck: operand 0, entry (0,), to output entry (0,): expected 6 by central differences, got 3 by reverse mode. Check the rule \
+of the primitive that this entry passes through
     """
-    _check("gradcheck", fn, [_float64(x) for x in inputs], [f"operand {k}" for k in range(len(inputs))], rtol, seed)
+    subject = Subject(fn, inputs, statics)
+    _check("gradcheck", subject, subject.arrays, subject.names, rtol, seed)
 
 
-def gradgradcheck(fn: Function, *inputs: Any, rtol: float = 1e-6, seed: int = 0) -> None:
+@law
+def gradgradcheck(fn: Function, *inputs: Any, rtol: float = 1e-6, seed: int = 0, **statics: Any) -> None:
     """Check the second derivatives of ``fn`` at ``inputs``: :func:`gradcheck` of its pullback.
 
     The pullback (x, v) ↦ J(x)ᵀ v is recorded with ``create_graph=True`` and differentiated once more, with respect to the inputs
     and to the cotangent, in reverse and in forward mode. Its *values* are taken for granted: run :func:`gradcheck` as well.
 
     Args:
-        fn, inputs, rtol, seed: as for :func:`gradcheck`; the cotangent v is random.
+        fn, inputs, rtol, seed, statics: as for :func:`gradcheck`; the cotangent v is random.
 
     Raises:
         GradcheckError: at the first entry that is wrong, or that the differences cannot resolve.
@@ -71,29 +75,19 @@ def gradgradcheck(fn: Function, *inputs: Any, rtol: float = 1e-6, seed: int = 0)
         >>> from tinygrad_rnn import testing
         >>> testing.gradgradcheck(lambda x: np.exp(x) * x, [0.5, -1.0])
     """
-    arrays = [_float64(x) for x in inputs]
-    cotangent = np.random.default_rng(seed).uniform(0.5, 1.5, _value("gradgradcheck", fn, arrays).shape)
+    subject = Subject(fn, inputs, statics)
+    arrays = subject.arrays
+    cotangent = np.random.default_rng(seed).uniform(0.5, 1.5, _value("gradgradcheck", subject, arrays).shape)
 
     def pullback(*points: Tensor) -> Tensor:
         *operands, v = points
-        out = fn(*operands)
+        out = subject(*operands)
         if out.node is None:
             return ops.ravel(v) * 0.0  # type: ignore[no-any-return]
         gradients = grad(out, operands, v, create_graph=True, allow_unused=True)
         return ops.concatenate([ops.ravel(gradient) for gradient in gradients])  # type: ignore[no-any-return]
 
-    names = [*(f"operand {k}" for k in range(len(arrays))), "the cotangent"]
-    _check("gradgradcheck", pullback, [*arrays, cotangent], names, rtol, seed)
-
-
-def basis_of(shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
-    """The arrays of a shape that are 1 in one entry and 0 elsewhere, stacked."""
-    size = math.prod(shape)
-    return np.eye(size, dtype=dtype).reshape(size, *shape)
-
-
-def _float64(x: Any) -> Any:
-    return np.array(getattr(x, "value", x), dtype=np.float64)
+    _check("gradgradcheck", pullback, [*arrays, cotangent], [*subject.names, "the cotangent"], rtol, seed)
 
 
 def _value(what: str, fn: Function, arrays: Sequence[Any]) -> Any:
@@ -114,20 +108,20 @@ def _run(what: str, fn: Function, leaves: list[Tensor]) -> Tensor:
 
 def _check(what: str, fn: Function, arrays: list[Any], names: list[str], rtol: float, seed: int) -> None:
     shape = _value(what, fn, arrays).shape
-    reverse = _reverse(what, fn, arrays, names)
-    forward = _forward(what, fn, arrays, shape)
+    reverse = by_reverse_mode(what, fn, arrays, names)
+    forward = by_forward_mode(what, fn, arrays, names, shape)
     combined = _combined(what, fn, arrays, weights := np.random.default_rng(seed).uniform(0.5, 1.5, shape))
     for k, name in enumerate(names):
         expected, error = differences(lambda *moved: _value(what, fn, moved), arrays, k, rtol=rtol)
-        where = _Where(what, name, arrays[k].shape, shape)
+        where = Where(what, name, arrays[k].shape, shape)
         where.agree(expected, reverse[k], error, rtol, "central differences", "reverse mode")
         where.agree(reverse[k], forward[k], error, rtol, "reverse mode (adjoint identity)", "forward mode")
         row = weights.reshape(1, -1)
-        where = _Where(what, name, arrays[k].shape, None)
+        where = Where(what, name, arrays[k].shape, None)
         where.agree(row @ reverse[k], combined[k], row @ (error + rtol * np.abs(reverse[k])), 0.0, "linearity", "backward")
 
 
-class _Where:
+class Where:
     """Compares two Jacobians and says at which entry they part."""
 
     def __init__(self, what: str, name: str, operand: tuple[int, ...], output: tuple[int, ...] | None) -> None:
@@ -162,7 +156,7 @@ def _first(values: Any, mask: Any) -> str:
     return f"{values[mask][0]:.10g}"
 
 
-def _reverse(what: str, fn: Function, arrays: list[Any], names: list[str]) -> list[Any]:
+def by_reverse_mode(what: str, fn: Function, arrays: list[Any], names: list[str]) -> list[Any]:
     """The Jacobian with respect to each operand, (output entries, operand entries), row by row."""
     leaves = _leaves(arrays)
     out = _run(what, fn, leaves)
@@ -185,7 +179,7 @@ def _fits(what: str, name: str, gradient: Tensor, leaf: Tensor) -> None:
         )
 
 
-def _forward(what: str, fn: Function, arrays: list[Any], shape: tuple[int, ...]) -> list[Any]:
+def by_forward_mode(what: str, fn: Function, arrays: list[Any], names: list[str], shape: tuple[int, ...]) -> list[Any]:
     """The same, column by column."""
     jacobians = []
     for k, array in enumerate(arrays):
@@ -195,7 +189,7 @@ def _forward(what: str, fn: Function, arrays: list[Any], shape: tuple[int, ...])
             tangents[k].flat[entry] = 1.0
             _, pushed = jvp(fn, arrays, tangents)
             if pushed.shape != shape:
-                raise GradcheckError(f"{what}: operand {k}: expected a tangent of shape {shape}, that of the output, got {pushed.shape}")
+                raise GradcheckError(f"{what}: {names[k]}: expected a tangent of shape {shape}, that of the output, got {pushed.shape}")
             jacobian[:, entry] = pushed.value.ravel()
         jacobians.append(jacobian)
     return jacobians
