@@ -11,9 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ArgumentError
+from .counts import Distances, ParameterCount, distances, parameter_count
+from .depth import DeepStacks, deep_stacks
+from .embeddings import EmbeddingReport, embedding
 from .gated import GRUConventions, LSTMCellReport, LSTMLimits, LSTMRetention, gru_conventions, lstm_cell, lstm_limits, lstm_retention
+from .lengths import ThroughTime, through_time
 from .measurement import Claim, Measurement, Row, close, experiment, holds
 from .near import NearEffects, near_effects
+from .streams import Streaming, streaming
+from .tied import GRUAsLSTM, gru_as_lstm
 from .vanishing import ChainRule, Compound, Eigenvalues, Saturation, chain_rule, compound, eigenvalues, saturation
 
 ROWS: dict[int, Row] = {
@@ -23,11 +29,30 @@ ROWS: dict[int, Row] = {
         Row(2, "eigenvalues decide, and a non-normal matrix grows first", eigenvalues, {"hidden": 64}),
         Row(3, "tanh multiplies by 1 − h²", saturation, {"steps": 100, "hidden": 64}),
         Row(4, "both compound: their logarithms add", compound, {"steps": 200, "hidden": 64}),
+        Row(
+            5,
+            "by |λ| and T, in four networks",
+            through_time,
+            {"radii": tuple(r / 10 for r in range(5, 16)), "lengths": (10, 20, 50, 100, 200), "hidden": 64},
+        ),
         Row(6, "near losses move the weights: J⁽²⁾'s pull on h₁ beats J⁽⁴⁾'s", near_effects, {"steps": 30, "hidden": 64, "updates": 2000}),
         Row(11, "the LSTM's equations; the direct ∂c_t/∂c_{t−1} is diag(f_t)", lstm_cell, {"inputs": 32, "hidden": 64, "steps": 100}),
         Row(12, "over 100 steps the LSTM keeps about 10,000 times more", lstm_retention, {"hidden": 64}),
         Row(13, "the LSTM does not guarantee that nothing vanishes or explodes", lstm_limits, {"hidden": 32, "updates": 1500}),
         Row(14, "the GRU's conventions; its highway multiplies by z", gru_conventions, {"inputs": 32, "hidden": 64, "steps": 100}),
+        Row(15, "the GRU as a special LSTM, and on which conditions", gru_as_lstm, {"inputs": 32, "hidden": 64, "steps": 50}),
+        Row(16, "parameters of LSTM and GRU", parameter_count),
+        Row(17, "deep feed-forward networks vanish too", deep_stacks, {"trained": (2, 5, 10, 20, 50, 100), "seeds": 5, "updates": 1000}),
+        Row(
+            20, "attention reaches any distance in one multiplication", distances, {"lengths": (1, 2, 5, 10, 20, 50, 100, 200), "size": 32}
+        ),
+        Row(
+            21,
+            "streams, one token at a time",
+            streaming,
+            {"truncations": (1, 2, 5, 10, 20, 50, 100), "steps": 200, "hidden": 32, "updates": 6000, "tokens": 100_000},
+        ),
+        Row(22, "embeddings: lookup and one-hot vectors", embedding, {"length": 20_000, "size": 64, "vocabulary": 2000}),
     )
 }
 """The experiments by their row in the curriculum."""
@@ -58,26 +83,40 @@ __all__ = [
     "ChainRule",
     "Claim",
     "Compound",
+    "DeepStacks",
+    "Distances",
     "Eigenvalues",
+    "EmbeddingReport",
+    "GRUAsLSTM",
     "GRUConventions",
     "LSTMCellReport",
     "LSTMLimits",
     "LSTMRetention",
     "Measurement",
     "NearEffects",
+    "ParameterCount",
     "Row",
     "Saturation",
+    "Streaming",
+    "ThroughTime",
     "chain_rule",
     "close",
     "compound",
+    "deep_stacks",
+    "distances",
     "eigenvalues",
+    "embedding",
     "experiment",
+    "gru_as_lstm",
     "gru_conventions",
     "holds",
     "lstm_cell",
     "lstm_limits",
     "lstm_retention",
     "near_effects",
+    "parameter_count",
     "run",
     "saturation",
+    "streaming",
+    "through_time",
 ]

@@ -82,8 +82,12 @@ def together(verdicts: Sequence[str]) -> Verdict:
 M = TypeVar("M", bound=Measurement)
 
 
+PLACES = ("executor", "path", "workers", "shown")
+"""Arguments that say where and how something runs, and nothing of what comes out: they are no part of a result's settings."""
+
+
 def experiment(function: Callable[P, M]) -> Callable[P, M]:
-    """Write a call's arguments into its result as ``settings``: those that JSON can hold, defaults too."""
+    """Write a call's arguments into its result as ``settings``, defaults too: those that JSON can hold, without :data:`PLACES`."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -91,7 +95,8 @@ def experiment(function: Callable[P, M]) -> Callable[P, M]:
         bound = signature.bind(*arguments, **settings)
         bound.apply_defaults()
         found = function(*arguments, **settings)
-        return replace(found, settings={name: value for name, value in bound.arguments.items() if _is_data(value)})
+        data = {name: value for name, value in bound.arguments.items() if name not in PLACES and _is_data(value)}
+        return replace(found, settings=data)
 
     return measured
 

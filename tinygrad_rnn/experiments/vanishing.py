@@ -238,9 +238,9 @@ def eigenvalues(
     rng, lags = generator(seed), np.array(steps, dtype=int)
     turn, direction = orthogonal((hidden, hidden), rng), rng.standard_normal(hidden)
     longest = int(lags.max())
-    measured = [_linear(factor * turn, longest, direction)[lags] for factor in radii]
+    measured = [linear_recurrence(factor * turn, longest, direction)[lags] for factor in radii]
     sheared = np.array([[radius, shear], [0.0, radius]])
-    transient = 10.0 ** _linear(sheared, longest, np.array([1.0, 0.0]))
+    transient = 10.0 ** linear_recurrence(sheared, longest, np.array([1.0, 0.0]))
     return Eigenvalues(
         radius=np.array(radii, dtype=float),
         steps=lags,
@@ -254,7 +254,7 @@ def eigenvalues(
     )
 
 
-def _linear(weight: Any, steps: int, direction: Any) -> Any:
+def linear_recurrence(weight: Any, steps: int, direction: Any) -> Any:
     """log₁₀ ‖δ_{T−k}‖/‖δ_T‖, k = 0 … steps, in h_t = W h_{t−1}, with a loss whose gradient at h_T is ``direction``."""
     h: Any = tensor(np.ones((1, len(weight))), requires_grad=True, name="h₀")
     for t in range(1, steps + 2):
