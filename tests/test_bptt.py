@@ -357,3 +357,14 @@ def test_tables_by_distance() -> None:
     assert (table.columns[0], table.rows[1][1]) == ("∣t′ − t∣", "10")
     with pytest.raises(tg.errors.ArgumentError, match=r"one batch.*\(2, 6, 4\) and \(6, 2, 3\). Put time first"):
         flow.connectivity(outputs.swapaxes(0, 1), x)
+
+
+def test_a_leaf_beside_what_was_computed_from_it() -> None:
+    """The input of a dense layer also stands beside the first layer's outputs: the parts and the uses outside add up to its gradient."""
+    layer = nn.RNN(1, 2, 2, residual="dense", rng=0)
+    x = tg.tensor(np.random.default_rng(0).normal(size=(3, 2, 1)), requires_grad=True)
+    losses = [(row * row).sum() for row in layer(x)[0]]
+    found = flow.bptt_matrix(losses, x)
+    (expected,) = tg.grad(losses, x)
+    assert (found.outside > 0).all()
+    np.testing.assert_allclose(found.local + found.through_time, expected.value, rtol=1e-12)

@@ -186,7 +186,7 @@ def _leaf(ledger: Trace, parameter: Any) -> tuple[NodeInfo, str]:
 
 
 class _Uses:
-    """Where a leaf is used: the edges that lead into it or into a rearrangement of it.
+    """Where a leaf is used: the edges that lead into it or into a rearrangement of it, joined at most with what does not depend on it.
 
     Attributes:
         family: the numbers of the leaf and of its rearrangements.
@@ -198,9 +198,13 @@ class _Uses:
         self.family = {leaf.order}
         self.ways: dict[int, list[BackwardStep]] = {}
         self.edges: list[BackwardStep] = []
+        made_of: dict[int, set[int]] = {leaf.order: set()}  # of what depends on the leaf: those operands that do
         for step in reversed(steps):  # from the leaves up, so what a node is made of comes before it
+            if step.operand.order in made_of:
+                made_of.setdefault(step.node.order, set()).add(step.operand.order)
+        for step in reversed(steps):
             if step.operand.order in self.family:
-                if step.kind == "route":
+                if step.kind == "route" and made_of[step.node.order] <= self.family:
                     self.family.add(step.node.order)
                     self.ways.setdefault(step.node.order, []).append(step)
                 else:
