@@ -3,6 +3,8 @@
 # Each module here imports what is heavy inside its functions, so all of them are imported at once: a function that is called as its
 # module (player.player) would otherwise be hidden by it as soon as someone imports the module.
 from .backward import backward_graph
+from .equation import Equation, equation
+from .explorer import explorer
 from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode
 
-__all__ = ["RenderCluster", "RenderEdge", "RenderGraph", "RenderNode", "backward_graph"]
+__all__ = ["Equation", "RenderCluster", "RenderEdge", "RenderGraph", "RenderNode", "backward_graph", "equation"]
