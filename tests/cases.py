@@ -27,6 +27,7 @@ from tinygrad_rnn.testing.strategies import (
     axes_of,
     between,
     broadcastable,
+    index_expressions,
     nonzero,
     positive,
     real,
@@ -103,15 +104,7 @@ def stretched() -> st.SearchStrategy[tuple[tuple[int, ...], tuple[int, ...]]]:
 
 
 def keys(x: Any) -> st.SearchStrategy[Any]:
-    """Index expressions of every sort, those that pick an entry twice among them."""
-    choices = [hnp.basic_indices(x.shape, allow_newaxis=True, allow_ellipsis=True), hnp.arrays(bool, x.shape)]
-    if x.ndim and x.shape[0]:
-        first = hnp.arrays(np.intp, shapes(max_dims=2), elements=st.integers(-x.shape[0], x.shape[0] - 1))
-        choices += [first, first.map(lambda a: (a, Ellipsis)), first.map(lambda a: (None, a)), st.integers(0, x.shape[0] - 1)]
-    if x.size and x.ndim > 1:
-        last = hnp.arrays(np.intp, (2,), elements=st.integers(-x.shape[-1], x.shape[-1] - 1))
-        choices += [last.map(lambda a: (0, Ellipsis, a)), last.map(lambda a: (slice(None), *[slice(None)] * (x.ndim - 2), a))]
-    return st.one_of(choices)
+    return index_expressions(x.shape)
 
 
 @st.composite

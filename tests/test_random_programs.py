@@ -1,13 +1,19 @@
-"""Random programs: every way to differentiate one gives the same numbers."""
+"""Random programs: every way to differentiate one gives the same numbers, and the central differences'."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import pytest
+from hypothesis import given, settings
 
 import tinygrad_rnn as tg
 from tinygrad_rnn.primitive import Opaque
 from tinygrad_rnn.tensor import apply
+from tinygrad_rnn.testing import gradcheck, gradgradcheck, laws, strategies
+from tinygrad_rnn.testing.programs import OPERATIONS, Operation, Program
+
+FEW = settings(max_examples=max(settings().max_examples // 2, 10))
 
 double_sine = Opaque(
     lambda x, y: ((np.sin(x), x * y), np.cos(x)),
@@ -19,110 +25,68 @@ double_sine = Opaque(
     ),
 )
 
-STEPS = [
-    lambda a, b, c: tg.tanh(a) * b,
-    lambda a, b, c: a + b,
-    lambda a, b, c: a - b * 0.5,
-    lambda a, b, c: a[::-1] + b,
-    lambda a, b, c: a[np.array([2, 0, 0])] * c,
-    lambda a, b, c: tg.concatenate([a[1:], b[:1]]),
-    lambda a, b, c: tg.where(c.value > 0, a, b),
-    lambda a, b, c: a * tg.sigmoid(b).sum(axis=1, keepdims=True),
-    lambda a, b, c: tg.stack([a, b]).mean(axis=0),
-    lambda a, b, c: a @ tg.tanh(b).T @ c,
-    lambda a, b, c: a * a,
-    lambda a, b, c: a + b[0] * c[:, 1:2],
-    lambda a, b, c: tg.checkpoint(lambda x: tg.sin(x) * b, a),
-    lambda a, b, c: tg.checkpoint(lambda x, y: (tg.exp(-(x * x)), y), a, c)[0],
-    lambda a, b, c: apply(double_sine, (a, b))[0],
-    lambda a, b, c: apply(double_sine, (a, tg.tanh(b)))[1] * 0.5,
-    lambda a, b, c: tg.jvp(lambda x: tg.sin(x) * b, a, tg.tanh(c))[1],
-    lambda a, b, c: tg.vjp(lambda x: tg.tanh(x) * c, a)[1](tg.sin(b))[0],
-    lambda a, b, c: 0.5 - a,
-    lambda a, b, c: 2 / (a * a + 1),
-]
+
+def equal(x: Any, y: Any) -> bool:
+    """Whether two operands have one shape: the opaque primitive above broadcasts nothing."""
+    return x.shape == y.shape
 
 
-def program(seed):
-    """A function of three 3 × 3 Tensors with one output entry, drawn at random; and a point."""
-    rng = np.random.default_rng(seed)
-    chosen = [(STEPS[rng.integers(len(STEPS))], rng.integers(0, 3 + t, size=3)) for t in range(12)]
-    last = rng.integers(3, 15, size=2)
+NESTED = (
+    Operation("checkpoint", lambda x: tg.checkpoint(lambda a: tg.sin(a) * a, tg.tensor(x) if isinstance(x, np.ndarray) else x)),
+    Operation("checkpoint2", lambda x, y: tg.checkpoint(lambda a, b: (tg.exp(-(a * a)), b * b), x, y)[1], 2),
+    Operation("opaque0", lambda x, y: apply(double_sine, (x, y))[0] * 1.0, 2, safe=equal),
+    Operation("opaque1", lambda x, y: apply(double_sine, (x, y))[1] * 0.5, 2, safe=equal),
+    Operation("jvp", lambda x: tg.jvp(tg.sin, x, tg.tanh(x))[1]),
+    Operation("vjp", lambda x: tg.vjp(tg.tanh, x)[1](tg.sin(x))[0]),
+    Operation("half", lambda x: 0.5 - x),
+    Operation("over", lambda x: 2 / (x * x + 1)),
+)
+"""Transforms inside of programs."""
 
-    def fn(*inputs):
-        values = list(inputs)
-        for step, places in chosen:
-            values.append(tg.tanh(step(*(values[place] for place in places))))
-        return (values[last[0]] * values[last[1]]).sum() + values[-1].mean()
-
-    return fn, [rng.normal(size=(3, 3)) * 0.7 for _ in range(3)]
-
-
-def leaves_of(point):
-    return [tg.tensor(x, requires_grad=True) for x in point]
+programs = strategies.programs()
+nested = strategies.programs(operations=(*OPERATIONS[:8], *NESTED), most=12)
 
 
-def gradients(fn, point, **options):
-    leaves = leaves_of(point)
-    fn(*leaves).backward(**options)
-    found = [np.zeros((3, 3)) if x.grad is None else x.grad.value for x in leaves]
-    for x in leaves:
-        x.grad = None
-    return found
+@given(nested | programs)
+def test_all_ways_agree(program: Program) -> None:
+    """Backward, observed, recorded, by grad, by vjp, by jvp, inside a checkpoint: the same gradient."""
+    laws.modes(program, *program.point)
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_all_ways_agree(seed):
-    """Backward, observed, recorded, by grad, by vjp, by jvp, inside a checkpoint: the same gradient, and the difference quotient's."""
-    fn, point = program(seed)
-    expected = gradients(fn, point)
-    leaves = leaves_of(point)
-    ways = {
-        "observed": gradients(fn, point, observers=[lambda step: step.gain]),
-        "recorded": gradients(fn, point, create_graph=True),
-        "grad": [g.value for g in tg.grad(fn(*leaves), leaves, allow_unused=True)],
-        "vjp": [g.value for g in tg.vjp(fn, *point)[1](1.0)],
-        "checkpoint": gradients(lambda *xs: tg.checkpoint(fn, *xs), point),
-    }
-    with tg.detect_anomaly():
-        ways["anomaly"] = gradients(fn, point)
-    for way, found in ways.items():
-        for a, b in zip(found, expected, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13, err_msg=way)
-    direction = np.random.default_rng(seed).normal(size=(3, 3, 3))
-    along = sum(np.vdot(g, u) for g, u in zip(expected, direction, strict=True))
-    _, tangent = tg.jvp(fn, point, list(direction))
-    assert tangent.item() == pytest.approx(along, rel=1e-9, abs=1e-12)
-    h = 1e-6
-    plus, minus = (fn(*(tg.tensor(x + s * u) for x, u in zip(point, direction, strict=True))).item() for s in (h, -h))
-    assert (plus - minus) / (2 * h) == pytest.approx(along, rel=1e-6, abs=1e-8)
+@given(nested | programs)
+def test_the_gradient_is_the_difference_quotient(program: Program) -> None:
+    """In every entry, in reverse mode and in forward mode."""
+    gradcheck(program, *program.point)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_all_second_derivatives_agree(seed):
-    """H v by all four combinations of modes, and by the difference quotient of the gradient."""
-    fn, point = program(seed)
-    size = point[0].size
-    u = np.random.default_rng(seed + 1000).normal(size=size)
-    v = np.random.default_rng(seed + 2000).normal(size=size)
-    flat = point[0].ravel()
+@FEW
+@given(nested | programs)
+def test_all_second_derivatives_agree(program: Program) -> None:
+    """uᵀ H v by all four combinations of modes, and the differences of the gradient."""
+    laws.second_modes(program, *program.point)
+    gradgradcheck(program, *program.point)
 
-    def f(x):
-        return fn(x.reshape(3, 3), tg.tensor(point[1]), tg.tensor(point[2]))
 
-    def gradient(x):
-        return tg.vjp(f, x)[1](1.0)[0]
+@given(programs)
+def test_a_program_obeys_the_laws_of_any_function(program: Program) -> None:
+    """The ledger adds up, nothing is written to, and the same call gives the same bits."""
+    laws.itemised_sums(program, *program.point)
+    laws.linearity(program, *program.point)
+    laws.purity(program, *program.point)
+    laws.determinism(program, *program.point)
+    laws.precision(program, *program.point)
 
-    def slope(x):
-        return tg.jvp(f, x, u)[1]
 
-    ways = [
-        tg.jvp(gradient, flat, v)[1].value @ u,
-        tg.vjp(gradient, flat)[1](v)[0].value @ u,
-        tg.jvp(slope, flat, v)[1].item(),
-        tg.vjp(slope, flat)[1](1.0)[0].value @ v,
-    ]
-    h = 1e-6
-    quotient = (gradient(flat + h * v).value - gradient(flat - h * v).value) @ u / (2 * h)
-    np.testing.assert_allclose(ways, ways[0], rtol=1e-9, atol=1e-12)
-    assert ways[0] == pytest.approx(quotient, rel=1e-5, abs=1e-7)
+@given(programs)
+def test_a_listing_computes_what_the_program_does(program: Program) -> None:
+    """What is printed runs, and gives the value and the gradients."""
+    names: dict[str, Any] = {}
+    exec(str(program), names)
+    leaves = [tg.tensor(x, requires_grad=True) for x in program.point]
+    out = program(*leaves)
+    np.testing.assert_array_equal(names["out"].value, out.value)
+    weight = np.arange(1.0, out.size + 1.0).reshape(out.shape)
+    ours = tg.grad(out, leaves, weight)
+    theirs = tg.grad(names["out"], [names[name] for name in program.inputs], weight)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.value, other.value)

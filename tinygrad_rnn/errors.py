@@ -53,3 +53,7 @@ class StorageError(TinygradError, ValueError):
 
 class RenderError(TinygradError, RuntimeError):
     """A picture could not be drawn; the DOT text is still available."""
+
+
+class MissingError(TinygradError, ImportError):
+    """A package that only an extra brings is not installed."""

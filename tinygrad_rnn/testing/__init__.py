@@ -6,8 +6,8 @@ imports it.
 
 from __future__ import annotations
 
-from . import laws
+from . import laws, programs
 from .checks import gradcheck, gradgradcheck
 from .reproduction import GradcheckError
 
-__all__ = ["GradcheckError", "gradcheck", "gradgradcheck", "laws"]
+__all__ = ["GradcheckError", "gradcheck", "gradgradcheck", "laws", "programs"]
