@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import ArgumentError
+from . import exercises
 from .counts import Distances, ParameterCount, distances, parameter_count
 from .depth import DeepStacks, deep_stacks
 from .embeddings import EmbeddingReport, embedding
+from .exercises import ExerciseChecks, exercise_checks
 from .gated import GRUConventions, LSTMCellReport, LSTMLimits, LSTMRetention, gru_conventions, lstm_cell, lstm_limits, lstm_retention
 from .lengths import ThroughTime, through_time
 from .measurement import Claim, Measurement, Row, close, experiment, holds
@@ -53,6 +55,7 @@ ROWS: dict[int, Row] = {
             {"truncations": (1, 2, 5, 10, 20, 50, 100), "steps": 200, "hidden": 32, "updates": 6000, "tokens": 100_000},
         ),
         Row(22, "embeddings: lookup and one-hot vectors", embedding, {"length": 20_000, "size": 64, "vocabulary": 2000}),
+        Row(24, "the exercises, with answers that are checked", exercise_checks),
     )
 }
 """The experiments by their row in the curriculum."""
@@ -87,6 +90,7 @@ __all__ = [
     "Distances",
     "Eigenvalues",
     "EmbeddingReport",
+    "ExerciseChecks",
     "GRUAsLSTM",
     "GRUConventions",
     "LSTMCellReport",
@@ -106,6 +110,8 @@ __all__ = [
     "distances",
     "eigenvalues",
     "embedding",
+    "exercise_checks",
+    "exercises",
     "experiment",
     "gru_as_lstm",
     "gru_conventions",
