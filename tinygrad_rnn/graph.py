@@ -205,12 +205,18 @@ def call_site() -> str | None:
     """File and line of the nearest frame outside this package's engine (its layers count as outside)."""
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_globals.get("__name__", "") not in _ENGINE_ROOMS and "tinygrad_rnn.ops" not in frame.f_globals.get("__name__", ""):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        file = frame.f_code.co_filename
+        engine = _engine_files.get(file)
+        if engine is None:
+            name = frame.f_globals.get("__name__", "")
+            engine = _engine_files[file] = name in _ENGINE_ROOMS or "tinygrad_rnn.ops" in name
+        if not engine:
+            return f"{file}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return None
 
 
+_engine_files: dict[str, bool] = {}
 _ENGINE_ROOMS = frozenset(
     f"tinygrad_rnn.{room}"
     for room in ("linear_maps", "primitive", "graph", "walk", "tensor", "functional", "numpy_protocol", "transforms", "trace")

@@ -182,8 +182,12 @@ class Infos:
 
     def visit(self, node: Node) -> NodeInfo:
         """The info of a node that a walk has reached, with its operands'; :meth:`numbered` tells them in the walk's order."""
-        self._visits.append(node.order)
-        return self.opened(node)
+        known, order = self._known, node.order
+        self._visits.append(order)
+        info = known.get(order) or self.of(node)
+        if not info.operands:
+            info.operands = tuple([(o.__class__ is Node and known.get(o.order)) or self.of(o) for o in node.operands])
+        return info
 
     def note(self, node: Node) -> None:
         """The same later: take a note of a node, to be made an info by :meth:`numbered`."""
@@ -242,7 +246,9 @@ def quiet_norm(array: Any) -> float:
     if array.__class__ is np.ndarray and array.size <= _BLOCK:
         flat = array.ravel()
         total = float(flat.dot(flat))
-        return math.sqrt(total) if 1e-30 < total < 1e30 else float(_careful_norms(flat[None])[0])
+        if 1e-30 < total < 1e30 or (1e-280 < total < 1e280 and flat.dtype.char == "d"):
+            return math.sqrt(total)
+        return float(_careful_norms(flat[None])[0])
     flat = np.asarray(getattr(array, "value", array)).ravel()
     total = 0.0
     for start in range(0, flat.size, _BLOCK):
@@ -257,7 +263,8 @@ def norms_of(arrays: Any) -> Any:
     with np.errstate(all="ignore"):
         totals = np.einsum("ij,ij->i", flat, flat).astype(np.float64)
         norms = np.sqrt(totals)
-        doubtful = np.flatnonzero(~((totals > 1e-30) & (totals < 1e30)))
+        least, most = (1e-280, 1e280) if flat.dtype.char == "d" else (1e-30, 1e30)
+        doubtful = np.flatnonzero(~((totals > least) & (totals < most)))
         if doubtful.size:
             norms[doubtful] = _careful_norms(flat[doubtful])
     return norms
@@ -325,7 +332,7 @@ class BackwardStep:
     def contribution(self) -> Any:
         """This edge's share of the operand's cotangent, ``map.pullback(cotangent)`` unless altered; None if not kept."""
         if self._contribution is None and self.map is not None:
-            # Not kept where it is larger than the cotangent: see settle().
+            # Not kept where it is larger than the cotangent, or placed in the operand's own array.
             return self.map.pullback(self.cotangent)
         return self._contribution
 
@@ -388,17 +395,6 @@ class BackwardStep:
         """‖contribution‖ / ‖cotangent‖; NaN where nothing arrived."""
         arriving, leaving = self.norms
         return leaving / arriving if arriving else math.nan
-
-    def settle(self) -> None:
-        """Keep what a reader may want later: arrays read-only; a contribution larger than its cotangent only as its norm.
-
-        That is a weight's share at one step, which is computed again when it is asked for: T of them would need T times the weights.
-        """
-        if self._contribution is not None and not self.altered and np.size(self._contribution) > np.size(self.cotangent):
-            self._norms = self.norms
-            self._contribution = None
-        lock(self.cotangent)
-        lock(self._contribution)
 
     def __repr__(self) -> str:
         when = "" if self.time is None else f" t={self.time}"

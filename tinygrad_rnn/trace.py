@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,6 @@ from .tensor import Tensor, lift, seed
 from .walk import Backward
 
 
-@dataclass
 class Landmark:
     """A state or gate at one step of the sequence.
 
@@ -39,15 +39,35 @@ class Landmark:
         carried: for a state, the part of the cotangent that arrives from outside its own step: from later steps and from what reads
             it. The carried parts of all states of a step form the state cotangent δ_t that the step Jacobians act on, since inside
             the step h_t is itself computed from c_t.
-        norm, carried_norm: their Frobenius norms.
     """
 
-    node: NodeInfo
-    value: Any
-    cotangent: Any
-    norm: float
-    carried: Any = None
-    carried_norm: float = 0.0
+    __slots__ = ("_carried_norm", "_norm", "carried", "cotangent", "node", "value")
+
+    def __init__(self, node: NodeInfo, value: Any, cotangent: Any, carried: Any, norms: tuple[float, float] | None) -> None:
+        self.node = node
+        self.value = _frozen(value)
+        self.cotangent = _frozen(cotangent)
+        self.carried = _frozen(carried)
+        self._norm: float | None
+        self._carried_norm: float | None
+        self._norm, self._carried_norm = norms or (None, None)
+
+    @property
+    def norm(self) -> float:
+        """‖cotangent‖ (Frobenius, over the whole batch)."""
+        if self._norm is None:
+            self._norm = norm_of(self.cotangent)
+        return self._norm
+
+    @property
+    def carried_norm(self) -> float:
+        """‖carried‖; 0 where nothing was carried."""
+        if self._carried_norm is None:
+            self._carried_norm = 0.0 if self.carried is None else norm_of(self.carried)
+        return self._carried_norm
+
+    def __repr__(self) -> str:
+        return f"<landmark {self.node.symbol} {self.node.shape}, ‖cotangent‖ = {self.norm:.3g}>"
 
 
 @dataclass
@@ -84,7 +104,7 @@ class StateAt:
     @property
     def norm(self) -> float:
         """‖δ_t‖, over the whole batch."""
-        return norm_of(np.array([part.carried_norm for part in self.parts]))
+        return math.hypot(*(part.carried_norm for part in self.parts))
 
 
 class States(Sequence[StateAt]):
@@ -138,7 +158,7 @@ class Trace:
         self._groups: dict[Scope | str, list[dict[int, StateAt]]] = {}
         self._rows: list[tuple[int, int, Kind, str, float, float]] = []
         self._steps: list[BackwardStep] = []
-        self._landed: list[tuple[int, Any, Any, float, Any, float]] = []
+        self._landed: list[tuple[int, Any, Any, Any, tuple[float, float] | None]] = []
         self._carried: dict[Node, Any] = {}
         self._latest: dict[
             Node, tuple[Any, float]
@@ -173,6 +193,7 @@ class Trace:
             self._infos.note(node)
         else:
             info = self._infos.visit(node)
+            lock(cotangent)
         for position, share in shares:
             operand, linear_map = operands[position], maps[position]
             if norms:
@@ -180,19 +201,20 @@ class Trace:
                 latest[operand] = share, leaving
                 rows.append((order, position, linear_map.kind, linear_map.label, arriving, leaving))
             else:
-                step = BackwardStep(info, position, linear_map, cotangent, share)
-                step.settle()
-                self._steps.append(step)
+                lock(share)
+                # A contribution larger than its cotangent is a weight's share at one step. It is computed again when it is asked for:
+                # to keep T of them would take T times the weights.
+                held = share if share is None or share.size <= cotangent.size else None
+                self._steps.append(BackwardStep(info, position, linear_map, cotangent, held))
             target = operand.mark
             if target is not None and target.role in _STATES and not within(node.scope, operand.scope):
                 self._carry(operand, linear_map.pullback(cotangent) if share is None else share)
         if mark is not None and mark.role is not None and mark.time is not None:
             carried = self._carried.pop(node, None)
-            carried_norm = 0.0 if carried is None else quiet_norm(carried)
             if norms:
-                self._landed.append((node.order, None, None, arriving, None, carried_norm))
+                self._landed.append((order, None, None, None, (arriving, 0.0 if carried is None else quiet_norm(carried))))
             else:
-                self._landed.append((node.order, node.value, cotangent, quiet_norm(cotangent), carried, carried_norm))
+                self._landed.append((order, node.value, cotangent, carried, None))
 
     def _carry(self, state: Node, share: Any) -> None:
         held = self._carried.get(state)
@@ -234,9 +256,9 @@ class Trace:
         """Sort the landmarks into recurrences and steps."""
         landed, self._landed = self._landed, []
         known = self._infos.numbered() if landed else {}
-        for order, value, cotangent, norm, carried, carried_norm in landed:
+        for order, value, cotangent, carried, norms in landed:
             info = known[order]
-            landmark = Landmark(info, _frozen(value), _frozen(cotangent), norm, _frozen(carried), carried_norm)
+            landmark = Landmark(info, value, cotangent, carried, norms)
             at = self._step_of(info)
             if info.role == "gate":
                 at.gates[info.gate or info.symbol] = landmark
