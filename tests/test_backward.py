@@ -404,3 +404,13 @@ def test_augmented_assignment_makes_a_new_tensor():
     with pytest.raises(tg.errors.UnsupportedError):
         array += x
     assert array.item() == 1.0
+
+
+def test_a_number_used_whole_and_by_index():
+    """Two uses of a number as it is and one by ``x[...]``, in any order of the walk, add up."""
+    for loss in (lambda x: x * x + x[...], lambda x: x[...] + x * x, lambda x: x[...] / x + x[None].sum()):
+        x = leaf(0.5)
+        loss(x).backward()
+        h = 1e-6
+        slope = (loss(tg.tensor(0.5 + h)).item() - loss(tg.tensor(0.5 - h)).item()) / (2 * h)
+        assert x.grad.item() == pytest.approx(slope, rel=1e-8)

@@ -236,7 +236,7 @@ class Backward:
                     heappush(self.queue, (-operand.order, operand))
             self.pieces[operand].append((linear_map.key, cotangent))
             return
-        if operand.order not in self.owned:
+        if operand.order not in self.owned or self.cotangents[operand].__class__ is not np.ndarray:  # a sum of 0-d arrays is none
             whole = np.zeros(operand.value.shape, operand.value.dtype)
             held = self.cotangents.get(operand)
             if held is None:
