@@ -18,6 +18,7 @@ from .options import PROGRAM, flat
 COMMANDS = {
     "trace": "trace one network and print its ledger of backward multiplications",
     "render": "draw the backward graph of one network",
+    "explore": "write a page with two sliders, ∣λ∣ and T, over what the engine measured",
 }
 """The commands and what each does; the module of the same name is imported when it is called."""
 

@@ -7,4 +7,4 @@ from .equation import Equation, equation
 from .explorer import explorer
 from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode
 
-__all__ = ["Equation", "RenderCluster", "RenderEdge", "RenderGraph", "RenderNode", "backward_graph", "equation"]
+__all__ = ["Equation", "RenderCluster", "RenderEdge", "RenderGraph", "RenderNode", "backward_graph", "equation", "explorer"]
