@@ -193,3 +193,21 @@ def test_a_loss_at_every_step_hides_nothing():
     assert "the gradient vanishes" in str(flow.diagnose(loss))
     assert product == product and product != flow.vanishing_product(loss)
     assert len({product, product}) == 1
+
+
+def test_an_input_of_zeros_is_told():
+    """Weights that multiply nothing but zeros are told so; with a bias the state moves, and W_hh has something to multiply."""
+    layer = nn.GRU(2, 4, rng=0)
+    layer.bias_l0.value = np.ones(12)
+    found = flow.diagnose(layer(np.zeros((6, 3, 2)))[0][-1].sum())
+    finding = of(found, "all that it multiplies is 0")
+    assert finding.where == "W_ih" and "look at the data" in finding.advice
+    assert not any(f.where == "W_hh" for f in found.findings)
+    assert not any("multiplies is 0" in f.what for f in flow.diagnose(layer(np.ones((6, 3, 2)))[0][-1].sum()).findings)
+    assert not any("multiplies is 0" in f.what for f in flow.diagnose((layer(np.ones((6, 3, 2)))[0] * 0.0).sum()).findings)
+
+
+def test_the_edge_that_loses_most_is_named():
+    """With its line: in an LSTM the product with the forget gate, since most of what is handed back has passed it."""
+    said = str(flow.diagnose(nn.LSTM(2, 16, rng=0)(sequence(60))[0][-1].sum())).replace("\n    ", " ")
+    assert "Most is lost at ⊙ f₆₀ (forget gate): gain 0.7" in said and "recurrence.py:" in said

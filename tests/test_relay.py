@@ -11,6 +11,7 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import flow, nn
+from tinygrad_rnn.flow import relay, stretches
 
 
 def product_of(layer: Any, x: Any, **options: Any) -> Any:
@@ -125,6 +126,80 @@ def test_where_most_is_lost() -> None:
     assert inside.edges[0].label == "· W_hhᵀ"
     assert "recurrence.py:" in inside.edges[0].source
     assert "most is lost at · W_hhᵀ" in str(inside)
+
+
+ARCHITECTURES = {
+    "rnn": nn.RNN(2, 4, rng=3), "lstm": nn.LSTM(2, 4, rng=3), "gru": nn.GRU(2, 4, rng=3), "gru-before": nn.GRU(2, 4, reset="before", rng=3),
+}  # fmt: skip
+
+
+def handed_back(loss: Any, time: int, *interventions: Any) -> float:
+    """The norm of what crosses from this step into the states before it, in a backward pass with these interventions."""
+    arrived: dict[int, Any] = {}
+
+    def see(step: Any) -> None:
+        if step.time == time and flow.crossing()(step):
+            arrived[step.operand.order] = arrived.get(step.operand.order, 0.0) + step.contribution
+
+    loss.backward(observers=[see], interventions=interventions)
+    return math.hypot(*(float(np.linalg.norm(part)) for part in arrived.values()))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_share_is_what_an_edge_answers_for(name: str) -> None:
+    """Make one multiplication stronger by a millionth: the logarithm of what is handed back grows by the edge's share of that."""
+    outputs, _ = ARCHITECTURES[name](np.random.default_rng(0).normal(size=(2, 3, 2)))
+    loss = (outputs[-1] ** 2).sum()
+    edges = flow.vanishing_product(loss).edges
+    assert all(edge.count == 1 and edge.time == 2 for edge in edges)
+    for edge in edges:
+        where = lambda step, edge=edge: step.time == 2 and step.label == edge.label and step.operand.symbol == edge.to  # noqa: E731
+        more, less = (handed_back(loss, 2, flow.scale(where, 1.0 + change)) for change in (1e-6, -1e-6))
+        assert edge.share == pytest.approx((math.log(more) - math.log(less)) / 2e-6, rel=1e-6, abs=1e-8)
+        assert edge.log10_effect == pytest.approx(edge.share * edge.log10_gain, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_shares_add_up_over_a_cut(name: str) -> None:
+    """All that is handed back has crossed from a step into the one before it once; in an RNN the effects add up to the rate."""
+    outputs, _ = ARCHITECTURES[name](np.random.default_rng(0).normal(size=(40, 3, 2)))
+    result = flow.vanishing_product(outputs[-1].sum())
+    crossing = [edge for edge in result.edges if edge.to in ("h₃₉", "c₃₉")]
+    alone = [edge for edge in result.edges if edge.label == "⊙ h₃₉"]  # leads to a gate, not to the state
+    assert sum(edge.share for edge in crossing if edge not in alone) == pytest.approx(1.0, rel=1e-9)
+    if name == "rnn":
+        assert sum(edge.log10_effect for edge in result.edges) == pytest.approx(result.rate, rel=1e-9)
+    else:
+        assert result.edges[0].gate in ("forget", "update")
+        assert len(result.edges) == len({(edge.label, edge.to) for edge in result.edges})
+    assert f"most is lost at {result.edges[0].label}" in str(result)
+    assert result.edges[0].place in str(result)
+    assert "tinygrad_rnn/nn/recurrence.py" in str(result.edges_table())
+    assert "half-life" in str(result)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_together_and_one_by_one(name: str, monkeypatch: Any) -> None:
+    """Steps that are done at once say what they say alone, with ragged batches and losses in the middle too."""
+    layer = ARCHITECTURES[name]
+    for lengths in (None, [25, 9, 1]):
+        outputs, _ = layer(np.random.default_rng(0).normal(size=(25, 3, 2)), lengths=lengths)
+        loss = (outputs[-1] + 0.1 * outputs[12] + 0.1 * outputs[4]).sum()
+        together = flow.vanishing_product(loss)
+        monkeypatch.setattr(relay, "_ENTRIES", 1)
+        alone = flow.vanishing_product(loss)
+        monkeypatch.undo()
+        monkeypatch.setattr(stretches.Forms, "of", lambda self, stretch: None)  # and with the maps as they are, not joined
+        plain = flow.vanishing_product(loss)
+        monkeypatch.undo()
+        for other in (alone, plain):
+            assert together.handed_back[1:] == pytest.approx(other.handed_back[1:], rel=1e-12)
+            assert together.several == other.several
+            for way, share in together.parts.items():
+                assert share == pytest.approx(other.parts[way], rel=1e-12, abs=1e-15)
+            for one, two in zip(together.edges, other.edges, strict=True):
+                assert (one.label, one.to, one.gate, one.time, one.source) == (two.label, two.to, two.gate, two.time, two.source)
+                assert (one.share, one.log10_gain) == pytest.approx((two.share, two.log10_gain), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -53,7 +53,8 @@ class Table:
 
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
-        caption = f"<caption>{html.escape(self.title)}. {html.escape(self.caption)}</caption>"
+        said = ". ".join(filter(None, (self.title, self.caption)))
+        caption = f"<caption>{html.escape(said)}</caption>".replace("\n", "<br>")
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

@@ -11,6 +11,7 @@ from .omega import omega
 from .paths import PathSplit, split_paths, through
 from .product import VanishingProduct, vanishing_product
 from .reach import Connectivity, connectivity
+from .relay import EdgeGains
 from .timescales import Timescales, timescales
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Comparison",
     "Connectivity",
     "Diagnosis",
+    "EdgeGains",
     "Edges",
     "Engagement",
     "Finding",

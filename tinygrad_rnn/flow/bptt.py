@@ -121,7 +121,7 @@ def bptt_matrix(losses: Sequence[Tensor], parameter: Tensor, *, times: Sequence[
     leaf, name = _leaf(ledger, parameter)
     if times is not None and len(times) != len(losses):
         raise ArgumentError(f"bptt_matrix: {len(losses)} losses need as many times, got {len(times)}")
-    uses = _Uses(ledger.steps, leaf)
+    uses = Uses(ledger.steps, leaf)
     if not uses.time:
         raise ArgumentError(
             f"bptt_matrix: {name} is used in no step of a sequence; expected a weight that a recurrence shares. Name the steps of your own "
@@ -185,7 +185,7 @@ def _leaf(ledger: Trace, parameter: Any) -> tuple[NodeInfo, str]:
     return info, info.symbol
 
 
-class _Uses:
+class Uses:
     """Where a leaf is used: the edges that lead into it or into a rearrangement of it, joined at most with what does not depend on it.
 
     Attributes:
@@ -258,7 +258,7 @@ class _Uses:
         return rows if whole and same and entries.min(initial=0) >= 0 and len(np.unique(rows)) == len(rows) else None
 
 
-def _blocks(ledger: Trace, uses: _Uses, leaf: NodeInfo) -> tuple[str, ...]:
+def _blocks(ledger: Trace, uses: Uses, leaf: NodeInfo) -> tuple[str, ...]:
     """The names of the blocks of a weight's rows: the gates of the recurrence that uses it, if it has one block for each."""
     first = next(step for step in uses.edges if id(step) in uses.time)
     for name in ledger.layers:
@@ -282,7 +282,7 @@ class _Account:
         loss_time: of every loss; found on the way, if it was not told.
     """
 
-    def __init__(self, uses: _Uses, leaf: NodeInfo, losses: int, told: Sequence[int] | None, steps: list[int], blocks: int) -> None:
+    def __init__(self, uses: Uses, leaf: NodeInfo, losses: int, told: Sequence[int] | None, steps: list[int], blocks: int) -> None:
         self.uses, self.leaf = uses, leaf
         self.loss_time = np.full(losses, -1) if told is None else np.array([int(time) for time in told])
         self.unknown = np.full(losses, told is None)
@@ -389,7 +389,7 @@ def _column_norms(matrix: Any, values: Any) -> Any:
     return np.concatenate(norms) * unit[:, None]
 
 
-def _one_entry(path: list[BackwardStep], seeds: list[tuple[int, Slab]], uses: _Uses, leaf: NodeInfo, time: int) -> Any:
+def _one_entry(path: list[BackwardStep], seeds: list[tuple[int, Slab]], uses: Uses, leaf: NodeInfo, time: int) -> Any:
     """What some losses together contribute through the uses of one step: one cotangent, not a stack of them."""
     stacks: dict[int, Stack] = {}
     for order, slab in seeds:

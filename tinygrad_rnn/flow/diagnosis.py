@@ -6,7 +6,6 @@ import math
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +13,15 @@ import numpy as np
 from ..errors import ArgumentError
 from ..linear_maps import MatMul, Scale
 from ..report import Result, Table, aligned, number, power_of_ten
-from ..steps import norm_of
+from ..steps import NodeInfo, norm_of
 from ..tensor import Tensor
 from ..trace import Trace
-from .edges import crosses
+from .bptt import Uses
 from .given import traced
 from .highway import highway
 from .logs import log10
 from .product import VanishingProduct, vanishing_product
+from .relay import DIRECT, edges_in_words
 from .timescales import Timescales, timescales
 
 Severity = Literal["severe", "warning", "note"]
@@ -203,6 +203,8 @@ def _of_flow(ledger: Trace, path: str, product: VanishingProduct, scales: Timesc
     if shrinks and 0 < product.half_life < math.inf:
         what += f", and halves every {number(product.half_life)} steps"
     reason, advice = _reason(ledger, path, product, scales, shrinks=shrinks)
+    for said in edges_in_words("Most is lost" if shrinks else "Most is gained", product.edges[:1] if shrinks else product.edges[-1:]):
+        reason += f". {said}"
     severity: Severity = "severe" if abs(left) >= TOO_FAR else "warning"
     yield Finding(severity, path, f"{what}. {reason}", left, "log₁₀ ‖δ‖/‖δ_T‖ at the earliest step", advice)
 
@@ -219,7 +221,7 @@ def _reason(ledger: Trace, path: str, product: VanishingProduct, scales: Timesca
         if flat < weight:
             return parts, "smaller inputs or weights, so that tanh is not saturated; an LSTM or GRU if the task needs a longer memory"
         return parts, "init='orthogonal' or a spectral radius of 1; an LSTM or GRU if the task needs a longer memory"
-    gate, share = _gate(ledger, path)
+    gate, share = _gate(product)
     through = f"Of what crosses from step to step through W_hh, {share:.0%} comes from the {gate} gate" if gate else ""
     states = ledger.states(path)
     if not any(part.norm > 0 for at in states for part in at.parts[-1:]):  # nothing enters the highway: its state is the last part
@@ -244,27 +246,13 @@ def _reason(ledger: Trace, path: str, product: VanishingProduct, scales: Timesca
     )
 
 
-def _gate(ledger: Trace, path: str) -> tuple[str | None, float]:
-    """The gate through which most of what crosses W_hh goes, and its share of the squares: block by block of the pre-activations."""
-    squares: dict[str, float] = {}
-    states = ledger.states(path)
-    wanted = {part.node.order: at for at in states for part in at.parts}
-    follows = {past.time: here for past, here in pairwise(states)}
-    for step in ledger.steps:
-        past = wanted.get(step.operand.order)
-        if past is None or not isinstance(step.map, MatMul) or not crosses(step) or past.time not in follows:
-            continue
-        gates = follows[past.time].gates
-        names = sorted(gates, key=lambda name: gates[name].node.order)
-        size = step.operand.shape[-1]
-        cotangent, matrix = np.asarray(step.cotangent), np.asarray(step.map.matrix)
-        for k, name in enumerate(names[: cotangent.shape[-1] // size]):
-            block = slice(k * size, (k + 1) * size)
-            squares[name] = squares.get(name, 0.0) + norm_of(cotangent[..., block] @ matrix[..., block].T) ** 2
+def _gate(product: VanishingProduct) -> tuple[str | None, float]:
+    """The gate through which most of what crosses W_hh goes, and its share of the squares."""
+    squares = {way: float(np.nansum(share**2)) for way, share in product.parts.items() if way != DIRECT}
     total = sum(squares.values())
     if not total or not math.isfinite(total):
         return None, math.nan
-    most = max(squares, key=lambda name: squares[name])
+    most = max(squares, key=lambda way: squares[way])
     return most, squares[most] / total
 
 
@@ -316,8 +304,13 @@ def _dead_relus(ledger: Trace) -> Iterator[Finding]:
 def _of_parameters(ledger: Trace, norm: float) -> Iterator[Finding]:
     for leaf, gradient in ledger.gradients.items():
         if gradient.size and not np.any(gradient):
-            advice = "its way to the loss is blocked: a gate or mask of 0, a dead unit, or a state of zeros"
-            yield Finding("warning", leaf.symbol, "its gradient is exactly 0", 0.0, "‖gradient‖", advice)
+            what, advice = (
+                "its gradient is exactly 0",
+                "its way to the loss is blocked: a gate or mask of 0, a dead unit, or a state of zeros",
+            )
+            if _multiplies_zeros(ledger, leaf):
+                what, advice = f"{what}: all that it multiplies is 0", "an input, or a state, of nothing but zeros: look at the data"
+            yield Finding("warning", leaf.symbol, what, 0.0, "‖gradient‖", advice)
     if norm > LARGE:
         what = f"the gradient of all parameters has norm {number(norm)}"
         yield Finding(
@@ -328,3 +321,9 @@ def _of_parameters(ledger: Trace, norm: float) -> Iterator[Finding]:
         yield Finding(
             "warning", "parameters", what, norm, "‖gradient‖", "an optimiser that scales (Adam, RMSprop); see what vanishes above"
         )
+
+
+def _multiplies_zeros(ledger: Trace, leaf: NodeInfo) -> bool:
+    """Whether a matrix meets nothing but zeros, wherever it is used."""
+    met = [step.map for step in Uses(ledger.steps, leaf).edges]
+    return bool(met) and all(isinstance(one, MatMul) and one.side == "left" and not np.any(one.matrix) for one in met)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,12 @@ from ..tensor import Tensor
 from ..trace import StateAt, States, Trace
 from .given import traced
 from .logs import log10, slope, trend
-from .relay import DIRECT, EdgeGains, accuracy, relay, reliable
+from .relay import DIRECT, EdgeGains, accuracy, edges_in_words, edges_table, relay, reliable
 
 PRESERVED = 0.00434
 """A rate, in log₁₀ per step, that is about 1 %: a gradient that changes less counts as preserved."""
+
+_SHOWN = 3  # of so many edges a table says that they lose most
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,8 @@ class VanishingProduct(Result):
             the gate whose pre-activation is passed last. As vectors the ways add up to what is handed back; their norms do not.
         handed_back: ‖what the step hands back‖ / ‖δ before the step‖: the gain, without what the loss adds at the state itself.
         several: whether the loss is read at several steps: whether anything but the step after arrives at a state before the last.
-        edges: the multiplications on the way from state to state, those that lose most first, with the source lines that recorded them.
+        edges: the multiplications on the way from state to state, those that lose most first, with the source lines that recorded them;
+            :class:`EdgeGains` says what "loses" means where there are several ways.
 
     What a float cannot hold is there all the same: with keep="arrays", cotangents too small or too large for the ledger are followed
     by their direction and their logarithm. ``parts`` and ``edges`` need keep="arrays" too; without they are empty, and
@@ -76,7 +80,7 @@ class VanishingProduct(Result):
     several: bool
 
     def table(self) -> Table:
-        """Selected lags, with the parts where the gain splits."""
+        """Selected lags, with the parts where the gain splits; below it the half-life, the spectrum, and where most is lost."""
         splits = not np.isnan(self.saturation).all()
         columns = ["lag", "step", "‖δ‖/‖δ_T‖", "gain", "log₁₀ ∏"] + (["saturation", "weight", "bound"] if splits else [])
         rows = []
@@ -85,16 +89,31 @@ class VanishingProduct(Result):
             if splits:
                 row += [number(self.saturation[k]), number(self.weight[k]), power_of_ten(self.log10_bound[k])]
             rows.append(row)
-        caption = ""
-        if self.parts:
-            ways = ", ".join(f"{number(float(np.nanmean(share[1:])))} {_way(way)}" for way, share in self.parts.items())
-            caption = f"of ‖δ‖ a step hands back, on average, {ways}"
-        elif self.edges:
-            worst = self.edges[0]
-            caption = f"most is lost at {worst.label}, {number(10.0**worst.log10_gain)} on average"
+        return aligned(columns, rows, f"{self.layer}: {self.verdict}", "\n".join(self._said()))
+
+    def edges_table(self) -> Table:
+        """Every multiplication on the way from a state to the one before it, those that lose most first."""
+        caption = "effect: share · log₁₀ gain, what the edge takes from log₁₀ of what a step hands back"
+        return edges_table(self.edges, f"{self.layer}: where the gradient is lost", caption)
+
+    def _said(self) -> Iterator[str]:
         if self.several:
-            caption = "; ".join(filter(None, ["the loss is read at several steps: the verdict is about what each step hands on", caption]))
-        return aligned(columns, rows, f"{self.layer}: {self.verdict}", caption)
+            yield "the loss is read at several steps: the verdict is about what each step hands on"
+        words = [f"half-life {number(self.half_life)} steps"] if math.isfinite(self.half_life) else []
+        if not math.isnan(self.spectral_radius):
+            words.append(
+                f"W_hh: ρ = {number(self.spectral_radius)} decides the limit, σ_max = {number(self.largest_singular_value)} the bound"
+            )
+        if words:
+            yield "; ".join(words)
+        if self.parts:
+            means = ((way, float(np.nanmean(share[1:]))) for way, share in self.parts.items())
+            yield "of ‖δ‖ a step hands back, on average, " + ", ".join(f"{number(mean)} {_way(way)}" for way, mean in means)
+        told = [edge for edge in self.edges if abs(edge.log10_effect) > 0.1 * PRESERVED]
+        if self.rate > PRESERVED:
+            yield from edges_in_words("most is gained", [edge for edge in reversed(told) if edge.log10_effect > 0][:_SHOWN])
+        else:
+            yield from edges_in_words("most is lost", [edge for edge in told if edge.log10_effect < 0][:_SHOWN])
 
 
 def _way(way: str) -> str:

@@ -8,6 +8,7 @@ Everywhere else the steps do not wait for each other: those that are alike are d
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..linear_maps import LinearMap, MatMul
-from ..report import Result, Table, aligned, power_of_ten
+from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import BackwardStep, norms_of, quiet_norm
 from ..trace import StateAt, States, Trace
 from .logs import log10, trusted_range
@@ -65,20 +66,42 @@ class EdgeGains(Result):
     log10_gain_then: float
     source: str | None
 
+    @property
+    def place(self) -> str | None:
+        """File and line, the file as seen from the folder that holds this package, or from the working directory."""
+        if self.source is None:
+            return None
+        for folder in (_HOME, os.getcwd()):
+            if self.source.startswith(folder + os.sep):
+                return self.source[len(folder) + 1 :]
+        return self.source
+
     def table(self) -> Table:
         """One row."""
-        return edge_table((self,))
+        return edges_table((self,))
 
 
-def edge_table(edges: Sequence[EdgeGains], title: str = "", caption: str = "") -> Table:
-    """One row per edge: where it is, what it does to what passes it, and how much passes it."""
-    columns = ("edge", "to", "gate", "gain", "share", "effect", "worst at", "gain there", "recorded at")
+_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def edges_table(edges: Sequence[EdgeGains], title: str = "", caption: str = "") -> Table:
+    """One row per edge: what it does to what passes it, how much passes it, and where it was recorded."""
+    columns = ("edge", "to", "gate", "gain", "share", "effect", "worst step", "gain there", "recorded at")
     rows = [
-        (e.label, e.to, e.gate or "–", power_of_ten(e.log10_gain), f"{100 * e.share:.3g} %", f"{e.log10_effect:.3g}", e.time,
-         power_of_ten(e.log10_gain_then), e.source or "–")
+        (e.label, e.to, e.gate or "–", power_of_ten(e.log10_gain), f"{100 * e.share:.3g} %", number(e.log10_effect), e.time,
+         power_of_ten(e.log10_gain_then), e.place or "–")
         for e in edges
     ]  # fmt: skip
     return aligned(columns, rows, title, caption)
+
+
+def edges_in_words(what: str, edges: Sequence[EdgeGains]) -> Iterator[str]:
+    """A line for each edge: "most is lost at ⊙ f₉, gain 0.7 (…)", "then at …"."""
+    for position, edge in enumerate(edges):
+        gate = f" ({edge.gate} gate)" if edge.gate else ""
+        gain = f"gain {power_of_ten(edge.log10_gain)}, {power_of_ten(edge.log10_gain_then)} at step {edge.time}"
+        passed = f"{100 * edge.share:.0f} % of what is handed back has passed it"
+        yield f"{'then' if position else what} at {edge.label}{gate}: {gain}; {passed}" + (f"; {edge.place}" if edge.place else "")
 
 
 @dataclass
