@@ -1,7 +1,8 @@
 """The command line: ``python -m tinygrad_rnn``, or ``tinygrad-rnn``, alone or with a command.
 
 Each command is a module of this package with two functions: ``parser()`` gives its options, with an example in the epilog that works, and
-``run(options)`` does it, raising an error of :mod:`tinygrad_rnn.errors` for bad input. Without a command it is :mod:`.overview`.
+``run(options)`` does it and returns the exit code, None for 0, or raises an error of :mod:`tinygrad_rnn.errors` for bad input. Without a
+command it is :mod:`.overview`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ COMMANDS = {
     "trace": "trace one network and print its ledger of backward multiplications",
     "render": "draw the backward graph of one network",
     "explore": "write a page with two sliders, ∣λ∣ and T, over what the engine measured",
+    "reproduce": "measure the claims of the curriculum, beside what was published",
+    "exercise": "check an answer to one of the four exercises, and say what is wrong with it",
 }
 """The commands and what each does; the module of the same name is imported when it is called."""
 
@@ -34,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.parser()
     options = parser.parse_args(given)
     try:
-        command.run(options)
+        code: int | None = command.run(options)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; nothing more is written", file=sys.stderr)
         return 130

@@ -573,7 +573,7 @@ class ExerciseChecks(Measurement):
     def claims(self) -> tuple[Claim, ...]:
         """The lecture's answer to each exercise is right by the engine's measurement."""
         return tuple(
-            holds(EXERCISES[n].question, str(EXERCISES[n].model), said, correct, "the check, which measures, takes the lecture's answer")
+            holds(f"exercise {n}", str(EXERCISES[n].model), "right" if correct else said, correct, "the check, which measures, takes it")
             for n, given, correct, said in zip(self.exercise, self.given, self.correct, self.explanation, strict=True)
             if given == LECTURES
         )

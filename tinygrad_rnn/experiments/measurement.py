@@ -123,6 +123,11 @@ class Row:
     function: Callable[..., Measurement]
     full: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def sweeps(self) -> bool:
+        """Whether it keeps finished cells in a file, so that an interrupted run resumes."""
+        return "path" in inspect.signature(self.function).parameters
+
     def __call__(self, *, full: bool = False, **settings: Any) -> Measurement:
         """Run it, quick or full, with some settings changed."""
         return self.function(**({**self.full, **settings} if full else settings))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import ArgumentError, RenderError
+from ..errors import ArgumentError, MissingError
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
 """Okabe and Ito's palette, which colour-blind readers can tell apart; lines differ in their marker too."""
@@ -85,7 +85,7 @@ def draw(charts: Sequence[Chart], ax: Any = None) -> Any:
     """The charts side by side in a new Matplotlib figure; or the first of them in ``ax``. Returns the figure.
 
     Raises:
-        RenderError: if Matplotlib is not installed.
+        MissingError: if Matplotlib is not installed.
     """
     if ax is not None:
         _draw(charts[0], ax)
@@ -93,7 +93,7 @@ def draw(charts: Sequence[Chart], ax: Any = None) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise RenderError('plot: Matplotlib is not installed; pip install "tinygrad_rnn[plot]"') from None
+        raise MissingError('plot: Matplotlib is not installed; pip install "tinygrad_rnn[plot]"') from None
     figure = Figure(figsize=(6.0 * len(charts), 3.8), layout="constrained")
     for place, chart in enumerate(charts):
         _draw(chart, figure.add_subplot(1, len(charts), place + 1))
@@ -104,7 +104,7 @@ def to_svg(charts: Sequence[Chart]) -> str:
     """The same as the text of an SVG file; the same charts give the same bytes.
 
     Raises:
-        RenderError: if Matplotlib is not installed.
+        MissingError: if Matplotlib is not installed.
     """
     figure, written = draw(charts), io.BytesIO()
     import matplotlib
