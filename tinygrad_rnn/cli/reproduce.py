@@ -60,7 +60,10 @@ def run(options: argparse.Namespace) -> None:
 
     records = reproduce(ROWS, options.rows, full=options.full, out=folder, results=options.results, told=told)
     count = Counter(record.verdict for record in records)
-    say(f"{len(records)} rows: " + ", ".join(f"{count[verdict]} {verdict}" for verdict in (*VERDICTS, FAILED) if count[verdict]))
-    say(f"Wrote {REPORT} and {len(records)} files row-NN.json to {folder}")
+    say(
+        f"{len(records)} row{'s' * (len(records) != 1)}: "
+        + ", ".join(f"{count[verdict]} {verdict}" for verdict in (*VERDICTS, FAILED) if count[verdict])
+    )
+    say(f"Wrote {REPORT} and row-NN.json of each to {folder}")
     if failed := [str(record.row) for record in records if record.error]:
         raise ArgumentError(f"row {', '.join(failed)} failed; the reason is printed above and in {REPORT}")

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import StorageError
 from ..render.charts import Chart
-from ..report import Table, aligned, number, plain
+from ..report import Table, aligned, plain
 from .measurement import VERDICTS, Claim, Row, together
 
 FORMAT = "tinygrad_rnn row 1"
@@ -74,7 +74,7 @@ class Record:
     def shown(self) -> Table:
         """The claims, as a table for a terminal."""
         rows = [(claim.what, claim.published, claim.measured, claim.verdict) for claim in self.claims]
-        title = f"{self.row}  {self.title}: {self.counts} ({'full' if self.full else 'quick'}, {number(self.seconds)} s)"
+        title = f"{self.row}  {self.title}: {self.counts} ({'full' if self.full else 'quick'}, {self.seconds:.1f} s)"
         return aligned(("claim", "published", "measured", "verdict"), rows, title, self.error)
 
     def to_json(self) -> str:

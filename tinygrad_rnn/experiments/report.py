@@ -13,7 +13,7 @@ from ..errors import ArgumentError, MissingError
 from ..files import write_atomically
 from ..render.charts import Chart, to_svg
 from ..render.page import page
-from ..report import Table, number, plain
+from ..report import Table, plain
 from .measurement import Claim, Row
 from .records import Record, measured, read, read_all
 
@@ -87,10 +87,9 @@ h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2.5rem;border-top:1px solid v
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;margin:.6rem 0;font-variant-numeric:tabular-nums}
 th,td{padding:.15rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid var(--frame)}
-caption{text-align:left;color:var(--muted);padding:.3rem .7rem}
 img{max-width:100%;background:#fff;display:block;margin:.6rem 0}
 .agrees{color:#007a59}.differs{color:var(--matmul)}.other{color:var(--muted)}
-.agrees,.differs,.other{font-weight:600;white-space:nowrap}
+.agrees,.differs,.other{font-weight:600}.agrees,.differs,.other,.time{white-space:nowrap}
 @media (prefers-color-scheme:dark){.agrees{color:#20c997}}
 pre{overflow:auto;max-height:24rem;font-size:.8rem;background:var(--step);padding:.6rem}
 .note{color:var(--muted)}
@@ -135,17 +134,17 @@ def _overview(records: list[Record]) -> str:
             _verdict(record.verdict),
             html.escape(record.counts),
             "full" if record.full else "quick",
-            f"{number(record.seconds)} s",
+            f'<span class="time">{record.seconds:.1f} s</span>',
         )
         for record in records
     ]
-    total = f"{len(records)} rows in {number(sum(record.seconds for record in records))} seconds"
+    total = f"{len(records)} rows in {sum(record.seconds for record in records):.0f} seconds"
     return _table(("row", "claim", "verdict", "claims", "setting", "time"), rows, total)
 
 
 def _section(place: int, record: Record) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in (record.versions | record.machine).items())
-    when = f"{record.date}, {number(record.seconds)} s, {'full' if record.full else 'quick'} setting; {machine}"
+    when = f"{record.date}, {record.seconds:.1f} s, {'full' if record.full else 'quick'} setting; {machine}"
     parts = [f'<h2 id="row-{record.row}">{record.row}. {html.escape(record.title)} {_verdict(record.verdict)}</h2>']
     if record.error:
         parts.append(f"<p>The row failed: {html.escape(record.error)}</p>")
@@ -181,8 +180,8 @@ def _table(columns: Collection[str], rows: Collection[Collection[str]], caption:
     """An HTML table of cells that are HTML already."""
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    named = f"<caption>{caption}</caption>" if caption else ""
-    return f'<div class="wide"><table>{named}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    named = f'<p class="note">{caption}</p>' if caption else ""
+    return f'{named}<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _picture(charts: tuple[Chart, ...]) -> str:

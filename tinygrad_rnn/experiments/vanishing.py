@@ -295,7 +295,7 @@ class Saturation(Measurement):
     def charts(self) -> tuple[Chart, ...]:
         """Measured factors on the curve 1 − h²."""
         grid = np.linspace(-1.0, 1.0, 61)
-        shown = (series("1 − h²", grid, 1.0 - grid**2), series("measured", self.value, self.measured))
+        shown = (series("1 − h²", grid, 1.0 - grid**2), series("measured", self.value, self.measured, joined=False))
         return (Chart("lines", "What tanh multiplies by", "h", "saturation part of the gain", shown),)
 
 

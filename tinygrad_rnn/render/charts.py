@@ -26,6 +26,7 @@ class Series:
         x: numbers, or names of categories.
         y: one number each; NaN is left out.
         low, high: the ends of an interval around each y, if there is one.
+        joined: whether a line joins the points.
     """
 
     name: str
@@ -33,9 +34,10 @@ class Series:
     y: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    joined: bool = True
 
 
-def series(name: str, x: Any, y: Any, low: Any = (), high: Any = ()) -> Series:
+def series(name: str, x: Any, y: Any, low: Any = (), high: Any = (), *, joined: bool = True) -> Series:
     """A :class:`Series` of arrays or sequences.
 
     Raises:
@@ -44,7 +46,7 @@ def series(name: str, x: Any, y: Any, low: Any = (), high: Any = ()) -> Series:
     columns = [tuple(np.asarray(column).tolist()) for column in (x, y, low, high)]
     if any(column and len(column) != len(columns[0]) for column in columns[1:]):
         raise ArgumentError(f"series: {name!r} has {' and '.join(str(len(c)) for c in columns if c)} entries; expected as many y as x")
-    return Series(name, *columns)
+    return Series(name, *columns, joined=joined)
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,9 @@ def _draw(chart: Chart, ax: Any) -> None:
 def _lines(chart: Chart, ax: Any) -> None:
     for place, line in enumerate(chart.series):
         colour = COLOURS[place % len(COLOURS)]
-        marker = MARKERS[place % len(MARKERS)] if len(line.x) <= 30 else ""
-        ax.plot(line.x, line.y, color=colour, marker=marker, markersize=4, linewidth=1.5, label=_literal(line.name))
+        marker = MARKERS[place % len(MARKERS)] if len(line.x) <= 30 or not line.joined else ""
+        style = "-" if line.joined else ""
+        ax.plot(line.x, line.y, color=colour, marker=marker, linestyle=style, markersize=4, linewidth=1.5, label=_literal(line.name))
         if line.low:
             ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
 
