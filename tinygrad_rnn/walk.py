@@ -10,7 +10,7 @@ and the new nodes, whose numbers are larger than all that are still to come, are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from heapq import heappop, heappush
 from operator import attrgetter
 from typing import Any, Protocol
@@ -77,7 +77,8 @@ class Backward:
     Args:
         seeds: pairs of a node and the cotangent that enters there.
         lift: makes a recordable value (a Tensor) of a node or an array; used for definitions, and for everything if ``create_graph``.
-        wanted: nodes whose cotangents are asked for; only paths to them are walked. None asks for all leaves.
+        wanted: nodes whose cotangents are asked for; only paths to them are walked. None asks for all leaves. Nodes that an opaque node
+            records when it is opened are not known before: something that says of a node whether it is wanted finds them.
         observers, interventions: called with each BackwardStep; an intervention may return a contribution to use instead.
         ledger: is told of everything; ``infos`` are the walk's, where it keeps its own.
     """
@@ -88,7 +89,7 @@ class Backward:
         *,
         lift: Lift,
         create_graph: bool = False,
-        wanted: Iterable[Node] | None = None,
+        wanted: Iterable[Node] | Container[Node] | None = None,
         observers: Sequence[Observer] = (),
         interventions: Sequence[Observer] = (),
         ledger: Ledger | None = None,
@@ -96,7 +97,7 @@ class Backward:
     ) -> None:
         self.lift = lift
         self.create_graph = create_graph
-        self.wanted = None if wanted is None else frozenset(wanted)
+        self.wanted: Container[Node] | None = frozenset(wanted) if isinstance(wanted, Iterable) else wanted
         self.observers = tuple(observers)
         self.interventions = tuple(interventions)
         self.ledger = ledger

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..errors import ArgumentError
 from ..linear_maps import MatMul
 from ..ops import reshape, stack
 from ..report import Result, Table, number, plain
-from ..steps import BackwardStep, NodeInfo
+from ..steps import BackwardStep, NodeInfo, norm_of
 from ..tensor import Tensor
 from ..trace import Trace, trace
 from ..transforms import enable_grad
@@ -318,16 +319,20 @@ class _Account:
         into = self.outside if time is None else self.norms[:, self.place[time]]
         taken = [self.uses.rows(step.operand) if _is_product(step) else None for step, _ in waiting]
         known = [rows for rows in taken if rows is not None]
+        slabs = [held.whole() for _, held in waiting]
         if len(known) == len(taken) and len(np.unique(np.concatenate(known))) == sum(map(len, known)):
-            norms = np.zeros((len(into), self.leaf.shape[0]))
-            for rows, (step, held) in zip(taken, waiting, strict=True):
-                slab = held.whole()
-                norms[slab.first : slab.stop, rows] = _column_norms(step.map.matrix, slab.values)  # type: ignore[union-attr]
-            into[...] = np.hypot(into, self.of_blocks(norms))
+            first, stop = min(slab.first for slab in slabs), max(slab.stop for slab in slabs)
+            norms = np.zeros((stop - first, self.leaf.shape[0]))
+            for rows, (step, _), slab in zip(known, waiting, slabs, strict=True):
+                columns = _column_norms(step.map.matrix, slab.values)  # type: ignore[union-attr]
+                if len(columns) == len(norms) and np.array_equal(rows, np.arange(len(norms[0]))):
+                    norms = columns
+                else:
+                    norms[slab.first - first : slab.stop - first, rows] = columns
+            into[first:stop] = np.hypot(into[first:stop], self.of_blocks(norms))
         else:
             self.sum_up(waiting, into)
-        for _, held in waiting if time is not None else ():
-            slab = held.whole()
+        for slab in slabs if time is not None and self.unknown.any() else ():
             bins = slice(slab.first, slab.stop)
             fresh = self.unknown[bins] & slab.values.reshape(len(slab.values), -1).any(axis=1)
             self.loss_time[bins][fresh] = time
@@ -357,9 +362,10 @@ class _Account:
         """Add what arrives to the local part or to the rest."""
         slab = held.whole()
         own = self.loss_time[slab.first : slab.stop] == time if time is not None else np.zeros(len(slab.values), bool)
-        for chosen, part in ((own, self.local), (~own, self.through)):
-            if chosen.any():
-                part += self.at_leaf(step, slab.values[chosen].sum(axis=0, keepdims=True))[0]
+        borders = [0, *(np.flatnonzero(np.diff(own)) + 1), len(own)]
+        for start, stop in pairwise(borders):  # one after the other: no copy, and nothing is found by a difference
+            part = self.local if own[start] else self.through
+            part += self.at_leaf(step, slab.values[start:stop].sum(axis=0, keepdims=True))[0]
 
     def at_leaf(self, step: BackwardStep, values: Any) -> Any:
         assert step.map is not None
@@ -375,12 +381,12 @@ def _is_product(step: BackwardStep) -> bool:
 
 def _column_norms(matrix: Any, values: Any) -> Any:
     """The norm of every column of xᵀ g, for every bin: x (B, K), g (n, B, N) → (n, N), without the products where B is small."""
+    if len(matrix) == 1:
+        return np.abs(values[:, 0]).astype(np.float64, copy=False) * norm_of(matrix)
     peak = np.max(np.abs(values), axis=(1, 2), initial=0.0)
     unit = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)  # the squares of 1e-200 would be 0
     scaled = (values / unit[:, None, None]).astype(np.float64, copy=False)
     matrix = np.asarray(matrix, np.float64)
-    if len(matrix) == 1:
-        return np.abs(scaled[:, 0]) * (np.linalg.norm(matrix) * unit[:, None])
     if len(matrix) <= matrix.shape[1]:
         # xᵀ = Q R with orthonormal columns in Q, so xᵀ g has the norms of R g; a Gram matrix would lose half of the digits.
         matrix = np.asarray(np.linalg.qr(matrix.T, mode="r")).T

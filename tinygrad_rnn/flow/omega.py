@@ -9,6 +9,7 @@ from .. import ops
 from ..errors import ArgumentError
 from ..graph import Node, Scope, belongs, within
 from ..linear_maps import LinearMap
+from ..primitive import Opaque
 from ..tensor import Tensor, lift, seed
 from ..walk import Backward
 from .edges import STATES, same_recurrence
@@ -73,11 +74,18 @@ def omega(
     if isinstance(limit, bool) or not limit >= 0:
         raise ArgumentError(f"omega: threshold must be a number of at least 0, got {threshold!r}")
     account = _Account(layer, immediate)
-    Backward([seed(loss, cotangent, "omega", record=True)], lift=lift, create_graph=True, ledger=account).run()
+    Backward([seed(loss, cotangent, "omega", record=True)], lift=lift, create_graph=True, ledger=account, wanted=_StatesWithin()).run()
     if not account.recurrences:
         what = "no layer left landmarks" if layer is None else f"no recurrence fits {layer!r}; there is {sorted(account.paths) or 'none'}"
         raise ArgumentError(f"omega: {what}. Give a loss that depends on a recurrent layer's outputs")
     return _total([term for steps in account.recurrences.values() for term in _terms(steps, float(limit), immediate)], squared, loss)
+
+
+class _StatesWithin:
+    """The states of all recurrences, and what may hold some: the weights' contributions need not be recorded, nor the inputs'."""
+
+    def __contains__(self, node: Any) -> bool:
+        return node.primitive.__class__ is Opaque or (node.mark is not None and node.mark.role in STATES)
 
 
 class _Step:
