@@ -191,7 +191,12 @@ def test_norms_and_spectra_are_those_of_the_matrices(name: str) -> None:
     assert (found.log10_product <= found.log10_product_of_norms + 1e-12).all()
     written = json.loads(found.to_json())
     assert np.array(written["lyapunov_exponents"], float).tolist() == found.lyapunov_exponents.tolist()
+    assert "jacobian" not in written
+    assert np.array(json.loads(found.to_json(jacobian=True))["jacobian"]).tolist() == found.jacobian.tolist()
     assert found.layer in str(found)
+    for array in (found.jacobian, found.singular_values, found.lyapunov_exponents):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0.0
 
 
 def linear(matrix: Any, steps: int, **options: Any) -> Any:
@@ -271,15 +276,15 @@ def test_a_dropped_gate_is_caught(gate: str, monkeypatch: Any) -> None:
 
 
 def test_errors_say_what_was_expected() -> None:
-    """Norms, one step, no step, and a loss instead of its trace."""
+    """Norms, one step, no step, and something that is neither a loss nor its trace; a loss is traced."""
     outputs, _ = nn.LSTM(2, 3, rng=0)(np.ones((4, 1, 2)))
     with pytest.raises(errors.ArgumentError, match="step_jacobians: expected a trace with keep='arrays', got keep='norms'"):
         flow.step_jacobians(tg.trace(outputs.sum(), keep="norms"))
     with pytest.raises(errors.ArgumentError, match="no two steps with hidden and cell"):
         flow.step_jacobians(tg.trace(nn.LSTM(2, 3, rng=0)(np.ones((1, 1, 2)))[0].sum()))
-    with pytest.raises(errors.ArgumentError, match="expected a trace, got Tensor"):
-        flow.step_jacobians(outputs.sum())
-    found = flow.step_jacobians(tg.trace(outputs.sum()))
+    with pytest.raises(errors.ArgumentError, match=r"step_jacobians: expected a loss \(a Tensor\) or its trace, got float"):
+        flow.step_jacobians(1.0)
+    found = flow.step_jacobians(outputs.sum())
     broken = flow.StepJacobians(
         found.layer, found.parts, found.time, np.where(found.time[:, None, None, None] == 3, np.nan, found.jacobian)
     )

@@ -58,14 +58,15 @@ class Table:
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-class Result:
-    """Base of the frozen dataclasses that the instruments return: printed as a table, written as JSON.
-
-    Each is declared with ``eq=False``: results hold arrays, whose equality is no truth value, so a result is equal to itself only.
-    """
+class Shown:
+    """Base of what is printed as a table, shown in a notebook, and written as JSON."""
 
     def table(self) -> Table:
-        """The result as rows of text."""
+        """It as rows of text."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """It in types that JSON knows."""
         raise NotImplementedError
 
     def __str__(self) -> str:
@@ -74,14 +75,40 @@ class Result:
     def _repr_html_(self) -> str:
         return self.table()._repr_html_()
 
+    def to_json(self) -> str:
+        """The same as JSON text; infinities are strings and NaN is null, since JSON has neither."""
+        return as_json(self.to_dict())
+
+
+class Result(Shown):
+    """Base of the frozen dataclasses that the instruments return. Their arrays are read-only.
+
+    Each is declared with ``eq=False``: results hold arrays, whose equality is no truth value, so a result is equal to itself only.
+    """
+
+    def __post_init__(self) -> None:
+        for value in vars(self).values():
+            read_only(value)
+
     def to_dict(self) -> dict[str, Any]:
         """Every field, arrays as nested lists, in types that JSON knows."""
         assert is_dataclass(self)
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
-    def to_json(self) -> str:
-        """The same as JSON text; infinities are strings and NaN is null, since JSON has neither."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+def read_only(value: Any) -> Any:
+    """The same array, or the arrays of a tuple or dict, protected from being written to."""
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    elif isinstance(value, (tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            read_only(part)
+    return value
+
+
+def as_json(value: Any) -> str:
+    """JSON text of what :func:`plain` returns."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def plain(value: Any) -> Any:

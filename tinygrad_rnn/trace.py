@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,7 +22,7 @@ from .files import write_atomically
 from .graph import Leaf, Node, Scope, belongs, within
 from .graph import state as recording
 from .linear_maps import KINDS, Kind, LinearMap
-from .report import Table, aligned, number, plain, power_of_ten
+from .report import Table, aligned, as_json, number, plain, power_of_ten
 from .steps import BackwardStep, Infos, NodeInfo, leaving_norm, lock, norm_of, quiet_norm
 from .tensor import Tensor, lift, seed
 from .walk import Backward
@@ -438,7 +437,7 @@ class Trace:
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str | Path:
         """The ledger as JSON text, or written to a file (atomically); infinities become strings and NaN null."""
-        text = json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        text = as_json(self.to_dict())
         return text if path is None else write_atomically(path, text)
 
     def __len__(self) -> int:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from ..report import Result, Table, aligned, number
+from ..report import Result, Shown, Table, aligned, number
 from ..steps import BackwardStep, norm_of
 from ..tensor import Tensor, as_tensor, lift, seed
 from ..walk import Backward
@@ -61,7 +61,7 @@ class Engagement(Result):
         )
 
 
-class Intervention:
+class Intervention(Shown):
     """Alters the contributions of the edges that fit, and counts.
 
     One of your own: ``Intervention("double", where, lambda step: 2 * step.contribution)``.
@@ -127,11 +127,9 @@ class Intervention:
     def __repr__(self) -> str:
         return f"<{self.name}: engaged at {self.engaged} of {self.seen} edges>"
 
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
+    def to_dict(self) -> dict[str, Any]:
+        """The counts so far, in types that JSON knows."""
+        return self.report().to_dict()
 
 
 # -- the five -----------------------------------------------------------------------------------------------------------------

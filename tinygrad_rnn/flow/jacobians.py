@@ -12,9 +12,11 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..linear_maps import Identity, LinearMap, Mask, MatMul, Place, Scale, Scatter
-from ..report import Result, Table, aligned, number, plain, power_of_ten
+from ..report import Result, Table, aligned, as_json, number, plain, power_of_ten, read_only
 from ..steps import BackwardStep
+from ..tensor import Tensor
 from ..trace import Trace
+from .given import traced
 from .logs import log10
 from .product import selected_lags
 from .stacks import Slab, Stack, carry, with_arrays
@@ -47,12 +49,12 @@ class StepJacobians(Result):
     @cached_property
     def singular_values(self) -> Any:
         """Of every J_t, largest first: (steps, B, S)."""
-        return np.linalg.svd(self._double, compute_uv=False)
+        return read_only(np.linalg.svd(self._double, compute_uv=False))
 
     @cached_property
     def spectral_radius(self) -> Any:
         """The largest ∣eigenvalue∣ of every J_t: (steps, B). It decides the limit of a power, not what one step does."""
-        return np.max(np.abs(np.linalg.eigvals(self._double)), axis=-1, initial=0.0)
+        return read_only(np.max(np.abs(np.linalg.eigvals(self._double)), axis=-1, initial=0.0))
 
     @property
     def condition(self) -> Any:
@@ -64,7 +66,7 @@ class StepJacobians(Result):
     @cached_property
     def log10_product(self) -> Any:
         """log₁₀ ‖J_T ⋯ J_t‖₂ for every step t: (steps, B). Exact: the product is rescaled as it goes, so 10⁻⁴⁰⁰ is a number."""
-        return self._log10_products(range(len(self.time)))
+        return read_only(self._log10_products(range(len(self.time))))
 
     def _log10_products(self, places: Sequence[int]) -> Any:
         """The same for some of the steps."""
@@ -99,7 +101,7 @@ class StepJacobians(Result):
             for one in jacobian:
                 frame, triangle = np.linalg.qr(one @ frame)
                 total += np.log(np.abs(np.diagonal(triangle, axis1=-2, axis2=-1)))
-        return -np.sort(-total / max(len(jacobian), 1), axis=-1)
+        return read_only(-np.sort(-total / max(len(jacobian), 1), axis=-1))
 
     @property
     def _double(self) -> Any:
@@ -130,13 +132,21 @@ class StepJacobians(Result):
         first = float(np.max(self.lyapunov_exponents))
         return aligned(columns, rows, title, f"largest Lyapunov exponent {number(first)} per step")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every field and what follows from it, in types that JSON knows."""
+    def to_dict(self, *, jacobian: bool = False) -> dict[str, Any]:
+        """The times and all that follows from the Jacobians, in types that JSON knows; the Jacobians themselves only if asked for.
+
+        They are steps · B · S² numbers: 1,000 steps of an LSTM with 64 units would be 200 MB of text.
+        """
         more = ("singular_values", "spectral_radius", "condition", "log10_product", "log10_product_of_norms", "lyapunov_exponents")
-        return {**super().to_dict(), **{name: plain(getattr(self, name)) for name in more}}
+        named = ("layer", "parts", "time", *more, *(("jacobian",) if jacobian else ()))
+        return {name: plain(getattr(self, name)) for name in named}
+
+    def to_json(self, *, jacobian: bool = False) -> str:
+        """The same as JSON text; infinities are strings and NaN is null, since JSON has neither."""
+        return as_json(self.to_dict(jacobian=jacobian))
 
 
-def step_jacobians(trace: Trace, layer: Any = None) -> StepJacobians:
+def step_jacobians(trace: Trace | Tensor, layer: Any = None) -> StepJacobians:
     """The Jacobian of every step of a recurrence, for every sequence of the batch, from the maps of the ledger alone.
 
         J_t = ∂s_t/∂s_{t−1} = Σ over the paths from s_t to s_{t−1} of the product of their maps
@@ -147,7 +157,8 @@ def step_jacobians(trace: Trace, layer: Any = None) -> StepJacobians:
     a batch must not act on another.
 
     Args:
-        trace: with keep="arrays". Steps are there as far as a gradient came by: trace a loss that reads the last state.
+        trace: with keep="arrays", or a loss, which is traced. Steps are there as far as a gradient came by: take a loss that reads the
+            last state.
         layer: the recurrence's path or module; None if there is only one.
 
     Returns:
@@ -171,6 +182,7 @@ def step_jacobians(trace: Trace, layer: Any = None) -> StepJacobians:
         >>> bool(np.allclose(states[20].cotangent[0] @ found.jacobian[-1, 0], states[19].cotangent[0]))
         True
     """
+    trace = traced("step_jacobians", trace)
     steps = with_arrays(trace, "step_jacobians")
     states = trace.states(layer)
     roles = tuple(role for role in ROLES if any(getattr(at, role) is not None for at in states))

@@ -341,8 +341,6 @@ def with_arrays(trace: Trace, operation: str) -> Sequence[BackwardStep]:
     Raises:
         ArgumentError: if it kept only norms.
     """
-    if not isinstance(trace, Trace):
-        raise ArgumentError(f"{operation}: expected a trace, got {type(trace).__name__}. Make one with tg.trace(loss)")
     if trace.keep != "arrays":
         raise ArgumentError(
             f"{operation}: expected a trace with keep='arrays', got keep='norms'. The maps are needed: trace again with arrays"
