@@ -355,10 +355,19 @@ class _Own:
 
 
 def _worker() -> None:
-    """Leave Ctrl-C to the process that owns this one."""
+    """Leave Ctrl-C to the process that owns this one, and end when that has ended, also in the middle of a cell."""
+    import multiprocessing
     import signal
+    import threading
+
+    def follow() -> None:
+        owner = multiprocessing.parent_process()
+        if owner is not None:
+            owner.join()
+            os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:

@@ -27,8 +27,8 @@ class Training(Result):
         update: after how many updates the error was measured; ``error`` what it was, ``loss`` the mean training loss since the last time.
         best, best_update: the smallest error, and when it was measured; the model has the weights of that time.
         updates: how many were done.
-        stopped: why it ended: "goal" (the error is small enough), "patience" (it has not fallen for long), "updates" (all are done),
-            or "diverged" (loss or gradient is not finite).
+        stopped: why it ended: "goal" (the error is small enough), "patience" (it has not fallen for long), "hopeless" (half of the
+            updates have brought nothing), "updates" (all are done), or "diverged" (loss or gradient is not finite).
         clipped: the share of updates in which clipping engaged.
     """
 
@@ -60,6 +60,7 @@ def train(
     every: int = 100,
     goal: float = -math.inf,
     patience: int | None = None,
+    hopeless: float = math.inf,
     path: str | os.PathLike[str] | None = None,
     label: str = "training",
     shown: bool | None = None,
@@ -79,6 +80,7 @@ def train(
         every: so many updates lie between two measurements.
         goal: an error at or below which the run ends.
         patience: after so many measurements without a smaller error the run ends; None: never.
+        hopeless: a run whose smallest error is still above this when half of the updates are done ends there.
         path: an .npz or .safetensors file, written at every measurement. If it exists, the run goes on from there.
         label, shown: of the progress bar; see :func:`tinygrad_rnn.progress.progress`.
 
@@ -104,7 +106,7 @@ def train(
     for name, value in (("updates", updates), ("every", every), ("patience", patience)):
         if value is not None and value < 1:
             raise ArgumentError(f"train: {name} must be at least 1, got {value}")
-    settings = {"updates": updates, "lr": lr, "clip": clip, "every": every, "goal": goal, "patience": patience}
+    settings = {"updates": updates, "lr": lr, "clip": clip, "every": every, "goal": goal, "patience": patience, "hopeless": hopeless}
     run = _Run(model, rng, settings)
     target = None if path is None else Path(path)
     if target is not None and target.exists():
@@ -167,6 +169,8 @@ class _Run:
             return "goal"
         if patience is not None and len(self.measured) - 1 - self.measured.index(self.best_update) >= patience:
             return "patience"
+        if 2 * self.done >= self.settings["updates"] and self.best > self.settings["hopeless"]:
+            return "hopeless"
         return "updates" if self.done >= self.settings["updates"] else ""
 
     def result(self) -> Training:

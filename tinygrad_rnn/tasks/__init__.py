@@ -5,14 +5,17 @@ from .agreement import WORDS, Agreement, agreement, agreement_baselines, numbere
 from .copying import copying, copying_baseline
 from .parity import parity, parity_baseline
 from .reber import REBER_LENGTH, Reber, embedded_reber, embedded_reber_baseline, reber_strings
+from .reviews import Review, movie_reviews
 from .temporal_order import temporal_order, temporal_order_baseline
-from .text import english, read_text
+from .text import Vocabulary, english, read_text, streams, unigram_baseline, words
 
 __all__ = [
     "REBER_LENGTH",
     "WORDS",
     "Agreement",
     "Reber",
+    "Review",
+    "Vocabulary",
     "adding",
     "adding_baseline",
     "agreement",
@@ -22,12 +25,16 @@ __all__ = [
     "embedded_reber",
     "embedded_reber_baseline",
     "english",
+    "movie_reviews",
     "numbered",
     "parity",
     "parity_baseline",
     "read_text",
     "reber_strings",
     "spelled",
+    "streams",
     "temporal_order",
     "temporal_order_baseline",
+    "unigram_baseline",
+    "words",
 ]
