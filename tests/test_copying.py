@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn.errors import GraphError
+from tinygrad_rnn import flow, nn, optim
+from tinygrad_rnn.errors import GraphError, UnsupportedError
+from tinygrad_rnn.primitive import Opaque
+from tinygrad_rnn.walk import discover
 
 WAYS = {
     "copy": copy.copy,
@@ -57,3 +60,43 @@ def test_primitives_are_pickled_by_name():
     """A primitive is the same object after pickling, and a made-up one is refused."""
     assert pickle.loads(pickle.dumps(tg.tanh)) is tg.tanh
     assert copy.deepcopy(tg.tanh) is tg.tanh
+
+
+def recorded():
+    """A layer's loss and its trace."""
+    layer = nn.GRU(2, 3, rng=0)
+    loss = (layer(np.ones((3, 1, 2)))[0] ** 2).sum()
+    return loss, tg.trace(loss)
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_graphs_and_ledgers_are_refused(way):
+    """A graph or a ledger of any length says that it cannot be copied and what to do; copying never recurses through it."""
+    loss, trace = recorded()
+    x = y = tg.tensor(1.0, requires_grad=True)
+    for _ in range(30_000):
+        y = -y
+    deep = tg.trace(y)
+    for thing in (loss.node, x.node, y.node, [y], {"loss": loss}, trace, trace.steps[0], deep, trace.states("gru")):
+        with pytest.raises(GraphError, match=r"^copy: "):
+            WAYS[way](thing)
+    with pytest.raises(GraphError, match=r"^copy: a node belongs to its graph"):
+        copy.copy(y.node)
+    with pytest.raises(UnsupportedError, match="gru_after: an opaque primitive belongs to its graph"):
+        WAYS[way](next(node for node in discover([loss.node], set()) if isinstance(node.primitive, Opaque)).primitive)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_results_and_optimisers_are_copied(way):
+    """What an instrument found, and an optimiser with its parameters, can be copied and sent to another process."""
+    _, trace = recorded()
+    result = flow.timescales(trace, "gru")
+    assert WAYS[way](result).to_dict() == result.to_dict()
+    layer = nn.Linear(2, 1, rng=0)
+    optimizer = optim.Adam(layer.parameters(), lr=0.1)
+    layer(np.ones((1, 2))).sum().backward()
+    optimizer.step()
+    held, twin = WAYS[way]([layer, optimizer]) if way != "copy" else [layer, copy.copy(optimizer)]
+    before = held.weight.value.copy()
+    twin.step()
+    assert not np.array_equal(held.weight.value, before)

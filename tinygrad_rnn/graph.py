@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import GraphError
 from .primitive import Primitive
 
 _number = itertools.count(1).__next__
@@ -74,6 +75,9 @@ class Scope:
         self.time: int | None = parent.time if time is None and parent is not None else time
         self._owner = None if owner is None else weakref.ref(owner)
         self._path: str | None = None
+
+    def __reduce__(self) -> Any:
+        raise GraphError("copy: a scope, and what lies in it, belongs to its graph and can be neither copied nor pickled; hand on arrays")
 
     @property
     def owner(self) -> Any:
@@ -172,6 +176,9 @@ class Node:
         self.hooks: dict[object, Callable[[Any], Any]] | None = None
         self.residual: Any = None
         self.source = call_site() if state.sources else None
+
+    def __reduce__(self) -> Any:
+        raise GraphError("copy: a node belongs to its graph and can be neither copied nor pickled; use .detach(), or hand on arrays")
 
     def __repr__(self) -> str:
         op = self.primitive.name if self.primitive is not None else "leaf"

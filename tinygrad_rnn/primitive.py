@@ -16,7 +16,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from .errors import ArgumentError
+from .errors import ArgumentError, UnsupportedError
 from .linear_maps import LinearMap
 
 Rule = Callable[..., tuple[LinearMap, ...]]
@@ -104,7 +104,7 @@ class Opaque(Primitive):
         return self.forward(*operands, **statics)[0]
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        raise TypeError(f"{self.name}: an opaque primitive belongs to its graph and cannot be pickled; save values instead")
+        raise UnsupportedError(f"{self.name}: an opaque primitive belongs to its graph and cannot be pickled; save values instead")
 
 
 def _no_rule(name: str, *_: Any, **__: Any) -> tuple[LinearMap, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import GraphError
 from .graph import Mark, Node, Scope
 from .linear_maps import Kind, LinearMap, Scatter
 
@@ -63,6 +64,11 @@ class NodeInfo:
             if mark.time is not None:
                 self.time = mark.time
         self._symbol: str | None = None
+
+    def __reduce__(self) -> Any:
+        raise GraphError(
+            "copy: a trace and its steps belong to their graph and can be neither copied nor pickled; hand on results, or .to_dict()"
+        )
 
     @classmethod
     def of_constant(cls, constant: Any) -> NodeInfo:
