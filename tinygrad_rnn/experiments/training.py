@@ -30,6 +30,7 @@ class Training(Result):
         stopped: why it ended: "goal" (the error is small enough), "patience" (it has not fallen for long), "hopeless" (half of the
             updates have brought nothing), "updates" (all are done), or "diverged" (loss or gradient is not finite).
         clipped: the share of updates in which clipping engaged.
+        norm: the largest norm of the gradient, before clipping, since the last measurement.
     """
 
     update: Any
@@ -40,12 +41,14 @@ class Training(Result):
     updates: int
     stopped: str
     clipped: float
+    norm: Any
 
     def table(self) -> Table:
         """One row per measurement."""
-        rows = [(u, number(lo), number(e)) for u, lo, e in zip(self.update, self.loss, self.error, strict=True)]
+        columns = (self.update, self.loss, self.norm, self.error)
+        rows = [(u, number(lo), number(n), number(e)) for u, lo, n, e in zip(*columns, strict=True)]
         caption = f"stopped: {self.stopped}; best {number(self.best)} after {self.best_update}; clipping engaged in {self.clipped:.0%}"
-        return aligned(("updates", "loss", "error"), rows, "training", caption)
+        return aligned(("updates", "loss", "largest ‖g‖", "error"), rows, "training", caption)
 
 
 def train(
@@ -56,6 +59,7 @@ def train(
     rng: np.random.Generator,
     updates: int,
     lr: float = 1e-3,
+    method: type[optim.Optimizer] = optim.Adam,
     clip: float = 1.0,
     every: int = 100,
     goal: float = -math.inf,
@@ -65,7 +69,7 @@ def train(
     label: str = "training",
     shown: bool | None = None,
 ) -> Training:
-    """Train with Adam until the error is small enough, or falls no more, or all updates are done.
+    """Train until the error is small enough, or falls no more, or all updates are done.
 
     The model ends with the weights of its smallest error. That error has been selected for: measure a final one on other data.
 
@@ -76,7 +80,8 @@ def train(
             ``rng``.
         rng: the one random source of the run, dropout included; its state is saved.
         updates: at most so many.
-        lr, clip: Adam's learning rate, and the largest norm of the gradient (``math.inf``: none).
+        lr, method: the learning rate, and the optimiser that is made with it.
+        clip: the largest norm of the gradient (``math.inf``: none).
         every: so many updates lie between two measurements.
         goal: an error at or below which the run ends.
         patience: after so many measurements without a smaller error the run ends; None: never.
@@ -106,8 +111,17 @@ def train(
     for name, value in (("updates", updates), ("every", every), ("patience", patience)):
         if value is not None and value < 1:
             raise ArgumentError(f"train: {name} must be at least 1, got {value}")
-    settings = {"updates": updates, "lr": lr, "clip": clip, "every": every, "goal": goal, "patience": patience, "hopeless": hopeless}
-    run = _Run(model, rng, settings)
+    settings = {
+        "updates": updates,
+        "lr": lr,
+        "method": method.__name__,
+        "clip": clip,
+        "every": every,
+        "goal": goal,
+        "patience": patience,
+        "hopeless": hopeless,
+    }
+    run = _Run(model, rng, method(model.named_parameters(), lr=lr), settings)
     target = None if path is None else Path(path)
     if target is not None and target.exists():
         run.load_state_dict(load(target))
@@ -124,16 +138,17 @@ def train(
 class _Run:
     """All that the next update depends on."""
 
-    def __init__(self, model: nn.Module, rng: np.random.Generator, settings: dict[str, Any]) -> None:
+    def __init__(self, model: nn.Module, rng: np.random.Generator, optimizer: optim.Optimizer, settings: dict[str, Any]) -> None:
         self.model = model
         self.rng = rng
         self.settings = settings
-        self.optimizer = optim.Adam(model.named_parameters(), lr=settings["lr"])
+        self.optimizer = optimizer
         self.counter = optim.ClipCounter()
         self.done = 0
         self.measured: list[int] = []
         self.errors: list[float] = []
         self.losses: list[float] = []
+        self.norms: list[float] = []
         self.best, self.best_update = math.inf, 0
         self.best_weights = model.state_dict()
         self.stopped = ""
@@ -141,13 +156,14 @@ class _Run:
     def go(self, loss: Callable[[], Tensor], error: Callable[[], float]) -> None:
         """Train up to the next measurement, measure, and see whether that was the last."""
         self.model.train()
-        seen, goes_on = [], True
+        seen, norms, goes_on = [], [], True
         for _ in range(min(self.settings["every"], self.settings["updates"] - self.done)):
             self.model.zero_grad()
             cost = loss()
             cost.backward()
             norm = optim.clip_grad_norm(self.model.parameters(), self.settings["clip"], counter=self.counter)
             seen.append(float(cost.item()))
+            norms.append(norm)
             goes_on = math.isfinite(seen[-1]) and math.isfinite(norm)
             if not goes_on:
                 break  # the weights stay what they were
@@ -157,6 +173,7 @@ class _Run:
         self.measured.append(self.done)
         self.errors.append(float(error()))
         self.losses.append(float(np.mean(seen)))
+        self.norms.append(float(np.max(norms)))
         if self.errors[-1] < self.best:
             self.best, self.best_update, self.best_weights = self.errors[-1], self.done, self.model.state_dict()
         self.stopped = self._why(goes_on and math.isfinite(self.errors[-1]))
@@ -184,6 +201,7 @@ class _Run:
             updates=self.done,
             stopped=self.stopped,
             clipped=self.counter.fraction,
+            norm=np.array(self.norms),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -198,6 +216,7 @@ class _Run:
             "measured": self.measured,
             "errors": self.errors,
             "losses": self.losses,
+            "norms": self.norms,
             "best": [self.best, self.best_update],
             "best_weights": self.best_weights,
             "stopped": self.stopped,
@@ -215,5 +234,5 @@ class _Run:
         self.rng.bit_generator.state = saved["random"]
         self.counter = optim.ClipCounter(*saved["clipping"])
         self.done, self.stopped = saved["done"], saved["stopped"]
-        self.measured, self.errors, self.losses = saved["measured"], saved["errors"], saved["losses"]
+        self.measured, self.errors, self.losses, self.norms = (saved[name] for name in ("measured", "errors", "losses", "norms"))
         (self.best, self.best_update), self.best_weights = saved["best"], saved["best_weights"]
