@@ -1,7 +1,11 @@
 """The experiments of the curriculum against closed forms and plain NumPy that knows nothing of the engine."""
 
+import functools
+import gc
+import inspect
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import oracles
@@ -11,16 +15,43 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import errors, experiments, nn
+from tinygrad_rnn.experiments.counts import Way, shortest_way
+from tinygrad_rnn.experiments.depth import half_circles, log10_left, stacked
 from tinygrad_rnn.experiments.gated import from_lecture, lecture_gru_step, lecture_lstm_step
+from tinygrad_rnn.experiments.measurement import PLACES, VERDICTS, close, holds, together
+from tinygrad_rnn.experiments.streams import mackey_glass, nodes_held
+from tinygrad_rnn.render.charts import Chart, series, to_svg
+from tinygrad_rnn.report import plain
+
+
+@functools.cache
+def quick(row):
+    """The quick run of a row; once for all tests."""
+    return experiments.run(row)
 
 
 @pytest.mark.parametrize("row", experiments.ROWS)
 def test_every_experiment_is_a_result(row):
-    """A run with defaults gives a table, HTML and JSON, and says which claim it is about."""
-    found = experiments.run(row)
+    """A quick run gives a table, HTML, JSON with its settings, claims with a rule, and charts; and it says which claim it is about."""
+    found = quick(row)
     assert len(str(found).splitlines()) > 2 and "<table>" in found._repr_html_()
     assert json.loads(found.to_json()).keys() == found.to_dict().keys()
     assert f"Claim (row {row})" in experiments.ROWS[row].function.__doc__
+    parameters = inspect.signature(experiments.ROWS[row].function).parameters
+    assert set(found.settings) == set(parameters) - set(PLACES)
+    assert found.claims() and found.charts()
+    for claim in found.claims():
+        assert claim.verdict in VERDICTS and all((claim.what, claim.published, claim.measured, claim.rule, claim.source))
+    for chart in found.charts():
+        assert chart.kind in ("lines", "bars", "heat") and any(len(line.y) for line in chart.series)
+
+
+@pytest.mark.parametrize("row", experiments.ROWS)
+def test_full_settings_are_settings(row):
+    """What the full setting changes is a parameter of the function, and another value than the quick one."""
+    parameters = inspect.signature(experiments.ROWS[row].function).parameters
+    for name, value in experiments.ROWS[row].full.items():
+        assert name in parameters and value != parameters[name].default
 
 
 def test_the_rooms_are_reached_by_name():
@@ -30,10 +61,67 @@ def test_the_rooms_are_reached_by_name():
         experiments.run(0)
 
 
-def test_the_same_seed_gives_the_same_numbers():
-    """Two runs agree to the last bit."""
-    for row in experiments.ROWS:
-        assert experiments.run(row).to_json() == experiments.run(row).to_json()
+@pytest.mark.parametrize("row", [number for number, row in experiments.ROWS.items() if not row.sweeps])
+def test_the_same_seed_gives_the_same_numbers(row):
+    """Two runs agree to the last bit. (That sweeps do is shown in test_sweeps.)"""
+    assert experiments.run(row).to_json() == quick(row).to_json()
+
+
+def test_settings_are_those_of_the_call():
+    """A row's settings are the quick ones, or the full ones, with what the caller changes; and the result has them."""
+    assert experiments.run(3, values=(0.5,)).settings == {"values": (0.5,), "steps": 5, "hidden": 4}
+    assert experiments.run(3, full=True, hidden=2).settings == {"values": (0.0, 0.5, 0.9, 0.99), "steps": 100, "hidden": 2}
+
+
+# -- claims and charts ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(1e-6, 1e6), st.floats(-0.5, 0.5))
+def test_a_number_agrees_within_its_distance(published, off):
+    """Within 1 % it agrees, beyond it differs."""
+    if abs(abs(off) - 0.01) > 1e-9:
+        assert close("x", published, published * (1 + off)).verdict == ("agrees" if abs(off) < 0.01 else "differs")
+
+
+def test_verdicts():
+    """None cannot tell; together, what differs is told first, and nothing at all is not reproduced. NaN agrees with nothing."""
+    assert [holds("", "", 1.0, true, "").verdict for true in (True, False, None)] == ["agrees", "differs", "not reproduced"]
+    assert close("x", 1.0, math.nan).verdict == "differs"
+    assert together(["agrees", "agrees"]) == "agrees"
+    assert together(["agrees", "not reproduced"]) == "not reproduced" == together([])
+    assert together(["not reproduced", "differs", "agrees"]) == "differs"
+
+
+@pytest.mark.parametrize("row", experiments.ROWS)
+def test_charts_survive_a_file(row):
+    """A chart that was written as JSON is the same chart again, NaN and infinities included."""
+    for chart in quick(row).charts():
+        again = Chart.from_dict(json.loads(json.dumps(plain(chart))))
+        np.testing.assert_equal(plain(again), plain(chart))
+    odd = Chart("lines", "t", "x", "y", (series("$a", [1, 2, 3], [math.nan, math.inf, -math.inf]),), "xy")
+    again = Chart.from_dict(json.loads(json.dumps(plain(odd)))).series[0]
+    np.testing.assert_array_equal(again.y, odd.series[0].y)
+    assert (again.name, again.x, again.joined) == ("$a", (1, 2, 3), True)
+    with pytest.raises(errors.ArgumentError, match="'a' has 2 and 3 entries"):
+        series("a", [1, 2], [1, 2, 3])
+
+
+def test_charts_are_drawn():
+    """Every kind is drawn, with the names that it was given, the same bytes each time, without pyplot; ``ax`` takes the first."""
+    pytest.importorskip("matplotlib")
+    lines = Chart("lines", "costs $5", "T", "left", (series("a & <b>", [1, 2], [1.0, 0.1], [0.5, 0.05], [2.0, 0.2]),), "y")
+    bars = Chart("bars", "bars", "", "height", (series("one", ["p", "q"], [1.0, 2.0], [0.5, 1.0], [1.5, 3.0]), series("two", ["q"], [3.0])))
+    heat = Chart("heat", "heat", "column", "row", tuple(series(str(r), range(3), [0.0, 10.0**-r, math.nan]) for r in range(2)), "y")
+    drawn = to_svg((lines, bars, heat))
+    assert drawn == to_svg((lines, bars, heat)) and drawn.startswith("<?xml")
+    for text in ("costs $5", ">left<", ">height<", ">column<", ">p<", ">q<"):
+        assert text in drawn
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    ax = figure.add_subplot()
+    assert experiments.run(3).plot(ax) is figure and len(ax.lines) == 2
+    assert len(experiments.run(6, updates=2).plot().axes) == 4  # two heat maps, each with its colours
 
 
 # -- 1: the chain rule ----------------------------------------------------------------------------------------------------------
@@ -268,3 +356,253 @@ def test_near_losses_move_the_weights():
     assert found.loss[1] < 0.9 * found.loss[0]
     with pytest.raises(tg.errors.ArgumentError, match="at least 4 steps, got 3"):
         tg.experiments.near_effects(steps=3)
+
+
+# -- 5: by eigenvalue and length ------------------------------------------------------------------------------------------------
+
+
+def test_the_sliders_say_what_they_do():
+    """Of the linear recurrence all of it is true: (T − 1) log₁₀ |λ|, so below 0.9 it vanishes, above 1.2 it explodes, and a longer T
+    is worse. A tanh RNN does not explode so; in the LSTM and the GRU less depends on |λ|."""
+    found = experiments.through_time((0.5, 0.85, 1.25, 1.5), (5, 20, 80))
+    linear, rnn, lstm, gru = found.log10_left
+    np.testing.assert_allclose(linear, np.outer(np.log10(found.radius), found.length - 1), atol=1e-9)
+    assert (np.diff(np.abs(linear), axis=1) > 0).all() and (linear[:2, -1] < -3).all() and (linear[2:, -1] > 3).all()
+    assert (rnn <= linear + 1e-9).all() and rnn[2, -1] < 3
+    for gated in (lstm, gru):
+        assert np.ptp(gated[:, -1]) < np.ptp(rnn[:, -1]) < np.ptp(linear[:, -1])
+    verdicts = {claim.what: claim.verdict for claim in found.claims()}
+    assert {name: verdicts[f"{name}: |λ| > 1.2"] for name in found.network} == dict.fromkeys(found.network, "differs") | {
+        "linear": "agrees"
+    }
+    assert all(verdicts[f"{name}: |λ| < 0.9"] == "agrees" for name in ("linear", "RNN"))
+
+
+@pytest.mark.parametrize(("place", "cell"), [(1, oracles.rnn()), (2, oracles.lstm()), (3, oracles.gru())])
+def test_what_is_left_is_that_of_plain_numpy(place, cell):
+    """‖δ_1‖/‖δ_T‖ of each network from a hand-written BPTT with the same weights."""
+    steps, hidden, radius = 12, 5, 1.3
+    found = experiments.through_time((radius,), (steps,), hidden=hidden, input_scale=1.0, seed=3)
+    rng = np.random.default_rng(3)
+    nn.init.orthogonal((hidden, hidden), rng)
+    reads, xs = rng.standard_normal(hidden), rng.standard_normal((steps, 1, 4))
+
+    def blocks(shape, random):
+        return radius * np.concatenate([nn.init.orthogonal((hidden, hidden), random) for _ in range(shape[0] // hidden)])
+
+    layer = getattr(nn, found.network[place])(4, hidden, init=blocks, rng=3)
+    weights = {name.removesuffix("_l0"): parameter.value for name, parameter in layer.named_parameters()}
+    zeros = (np.zeros((1, hidden)),) * (2 if place == 2 else 1)
+    _, _, kept = oracles.run(cell, xs, zeros, weights)
+    on_outputs = np.zeros((steps, 1, hidden))
+    on_outputs[-1] = reads
+    *_, states = oracles.bptt(cell, kept, weights, on_outputs, tuple(np.zeros_like(part) for part in zeros))
+    first, last = (np.linalg.norm(np.concatenate([np.ravel(part) for part in states[t]])) for t in (1, steps))
+    if place == 2:  # what arrives at c_T inside its own step is no part of δ_T
+        last = np.linalg.norm(reads)
+    assert found.log10_left[place, 0, 0] == pytest.approx(np.log10(first / last), abs=1e-10)
+
+
+# -- 15: the GRU as an LSTM -----------------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 99), inputs=st.integers(1, 4), hidden=st.integers(2, 5))
+def test_a_gru_is_an_lstm_on_five_conditions(seed, inputs, hidden):
+    """With all of them outputs and gradients agree to rounding; without any one of them they do not."""
+    found = experiments.gru_as_lstm(seed=seed, inputs=inputs, hidden=hidden, steps=6)
+    assert max(found.outputs[0], found.gradients[0], found.lstm_difference) < 1e-12
+    assert (found.outputs[1:] > 1e-3).all() and (found.gradients[1:] > 1e-3).all()
+    assert found.claims()[0].verdict == "agrees"
+
+
+def test_the_outputs_tanh_is_of_third_order():
+    """With small states only the output's tanh, x − x³/3, is left between the two: relative to the outputs that falls with the square."""
+    found = experiments.gru_as_lstm(scales=(0.01, 0.001))
+    assert np.log10(found.tanh_difference[0] / found.tanh_difference[1]) == pytest.approx(2.0, abs=0.1)
+
+
+# -- 16 and 20: counts ----------------------------------------------------------------------------------------------------------
+
+
+@given(inputs=st.integers(1, 9), hidden=st.integers(1, 9))
+def test_parameters_are_counted(inputs, hidden):
+    """G blocks of (I + H + 1) H, and H more for b_hn; the claim about I = 256 and H = 512 is made of these sizes only."""
+    found = experiments.parameter_count(inputs=inputs, hidden=hidden)
+    block = (inputs + hidden + 1) * hidden
+    assert found.parameters.tolist() == found.expected.tolist() == [block, 4 * block, 3 * block, 3 * block + hidden]
+    assert len(found.claims()) == 1
+
+
+def test_the_lectures_parameters():
+    """1,574,912 and 1,181,184: a quarter fewer."""
+    claims = quick(16).claims()
+    assert [claim.measured for claim in claims] == ["25.00% fewer", "1,574,912", "1,181,184"]
+    assert {claim.verdict for claim in claims} == {"agrees"}
+
+
+def every_way(ledger, source, target, through=None):
+    """Oracle: the fewest multiplications over all paths, each walked to its end."""
+    best, stack = None, [(source, 0, 0, through is None)]
+    while stack:
+        node, matrices, factors, passed = stack.pop()
+        if node is target and passed and (best is None or matrices + factors < sum(best)):
+            best = (matrices, factors)
+        for step in ledger.steps:
+            if step.node is node:
+                more = (matrices + (step.kind == "matmul"), factors + (step.kind == "scale"))
+                stack.append((step.operand, *more, passed or bool(through and through(step))))
+    return best
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_the_shortest_way_is_the_shortest_of_all(name):
+    """On a graph small enough to walk every path."""
+    x = tg.tensor(np.ones((3, 1, 2)), requires_grad=True)
+    ledger = tg.trace(getattr(nn, name)(2, 2, rng=0)(x)[0][-1].sum())
+    source, target = ledger.node(x), ledger.states()[1].hidden.node
+    last = ledger.states()[3].hidden.node
+    for goal in (source, target):
+        assert sum(shortest_way(ledger, last, goal)) == sum(every_way(ledger, last, goal))
+        by_matrix = shortest_way(ledger, last, goal, lambda step: step.gate == "candidate")
+        expected = every_way(ledger, last, goal, lambda step: step.gate == "candidate")
+        assert (by_matrix.total is None) if expected is None else (by_matrix.total == sum(expected))
+    assert shortest_way(ledger, target, last) == Way(None, None) and Way(None, None).total is None
+
+
+def test_multiplications_between_tokens():
+    """n matrices in the RNN, n factors and no matrix on the highways, one matrix in attention; a stack is as far across as a block."""
+    found = experiments.distances((1, 3, 7), (1, 4))
+    counted = {name: list(zip(m, f, strict=True)) for name, m, f in zip(found.path, found.matrices, found.factors, strict=True)}
+    assert counted["RNN, h to h"] == [(1, 1), (3, 3), (7, 7)]
+    assert counted["LSTM, c to c"] == counted["GRU, h to h"] == [(0, 1), (0, 3), (0, 7)]
+    assert counted["self-attention, read to V"] == [(1, 0)] * 3 and counted["self-attention, output to input"] == [(3, 0)] * 3
+    assert found.stack[0] == found.stack[1] and len(found.first) == len(found.last) == 5
+    assert abs(found.first[0]) < 1 and found.first[-1] == found.last[-1] == 0
+    with pytest.raises(errors.ArgumentError, match="at least 1"):
+        experiments.distances((0,))
+
+
+# -- 17: depth ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_gradient_of_a_plain_stack_is_that_of_plain_numpy():
+    """‖∂J/∂input‖/‖∂J/∂output‖ as the product of the layers' Jacobians, by hand."""
+    layers, width, seed = 6, 4, 5
+    rng = np.random.default_rng(seed)
+    stack = stacked("plain", layers, width, rng)
+    parameters = [parameter.value for parameter in stack.parameters()]
+    h, kept = rng.standard_normal((16, width)), []
+    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        h = np.tanh(h @ weight.T + bias)
+        kept.append((weight, h))
+    flowing = arriving = rng.standard_normal(h.shape)
+    for weight, h in reversed(kept):
+        flowing = (flowing * (1 - h**2)) @ weight
+    assert log10_left("plain", layers, width, seed) == pytest.approx(
+        np.log10(np.linalg.norm(flowing) / np.linalg.norm(arriving)), abs=1e-12
+    )
+
+
+def test_deep_stacks():
+    """The plain stack loses its gradient layer by layer and does not learn at 30 layers; residual and dense keep it, and all three
+    others learn. The highway keeps less than a tenth at 100 layers: (1 − σ(−2))¹⁰⁰ = 3.1e-6 of its direct path."""
+    found = quick(17)
+    left = dict(zip(found.stack, found.log10_left, strict=True))
+    assert (np.diff(left["plain"]) < 0).all() and left["plain"][-1] < -20
+    assert left["residual"][-1] > 0 and left["dense"][-1] > -1 and -8 < left["highway"][-1] < -3
+    deep = dict(zip(found.stack, found.success[:, -1], strict=True))
+    assert deep["plain"] == 0 and deep["residual"] == deep["dense"] == deep["highway"] == 1
+    assert (found.low <= found.success).all() and (found.success <= found.high).all()
+    with pytest.raises(errors.ArgumentError, match="at least 1"):
+        experiments.deep_stacks(seeds=0)
+
+
+def test_the_half_circles_reach_into_each_other():
+    """Without noise all points lie on their circle of radius 1; no line tells the two apart, though all of them are told apart."""
+    points, classes = half_circles(2000, np.random.default_rng(0))
+    centres = np.where(classes[:, None] == 0, [0.0, 0.0], [1.0, 0.5])
+    assert abs(np.linalg.norm(points - centres, axis=1) - 1).max() < 0.5
+    rows = np.column_stack([points, np.ones(len(points))])
+    weights = np.linalg.lstsq(rows, 2.0 * classes - 1, rcond=None)[0]
+    assert 0.05 < np.mean((rows @ weights > 0) != classes) < 0.3
+
+
+# -- 21: streams ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_read_as_a_whole():
+    """Token by token gives the outputs of the whole sequence; a cut at every k is wrong by less the larger k is, and by nothing at T."""
+    found = experiments.streaming((1, 4, 20, 40), steps=40, updates=2, tokens=30)
+    assert (found.carried < 1e-14).all()
+    assert (np.diff(found.bias, axis=1) < 0).all() and (found.bias[:, -1] < 1e-14).all() and (found.bias[:, 0] > 0.1).all()
+    np.testing.assert_allclose(found.cosine[:, -1], 1.0)
+    assert (found.cut == 0).all() and (np.diff(found.uncut) > 0).all() and found.held == 0
+    with pytest.raises(errors.ArgumentError, match="divide the 10 steps"):
+        experiments.streaming((3,), steps=10)
+
+
+def test_a_cut_gradient_is_that_of_plain_numpy():
+    """The gradient that is cut every k steps is the sum over pieces of k steps, each with the state it was handed as a constant."""
+    from tinygrad_rnn.experiments.streams import _gradient
+
+    layer, steps, cut, delay = nn.RNN(2, 3, rng=0), 12, 4, 2
+    xs = np.random.default_rng(1).standard_normal((steps, 5, 2))
+    cell, weights = oracles.rnn(), {name.removesuffix("_l0"): parameter.value for name, parameter in layer.named_parameters()}
+    total, state = {name: np.zeros_like(weight) for name, weight in weights.items()}, (np.zeros((5, 3)),)
+    for start in range(0, steps, cut):
+        outputs, states, kept = oracles.run(cell, xs[start : start + cut], state, weights)
+        on_outputs = np.zeros_like(outputs)
+        for k in range(cut):
+            wanted = xs[start + k - delay, :, 0] if start + k >= delay else 0.0
+            on_outputs[k, :, 0] = 2.0 * (outputs[k, :, 0] - wanted)
+        shares = oracles.bptt(cell, kept, weights, on_outputs, (np.zeros((5, 3)),))[2]
+        total = {name: total[name] + shares[name] for name in total}
+        state = states[-1]
+    expected = np.concatenate([total[name].ravel() for name in weights])
+    np.testing.assert_allclose(_gradient(layer, xs, delay, cut), expected, rtol=1e-10)
+
+
+def test_an_endless_stream_needs_no_memory():
+    """Training on 1,200 pieces of a stream with the gradient cut between them keeps as many bytes as on 400; without the cut, more each time."""
+
+    def kept_bytes(pieces, detach):
+        layer, rng, state = nn.LSTM(2, 8, rng=0), np.random.default_rng(0), None
+        tracemalloc.start()
+        for _ in range(pieces):
+            outputs, state = layer(rng.standard_normal((5, 1, 2)), state)
+            if detach:
+                outputs.sum().backward()
+                layer.zero_grad()
+                state = state.detach()
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return held, nodes_held(state)
+
+    (short, short_nodes), (long, long_nodes) = kept_bytes(400, True), kept_bytes(1200, True)
+    assert long < short + 30_000 and short_nodes == long_nodes == 0  # NumPy keeps up to 30 kB of small blocks for itself
+    (short, short_nodes), (long, long_nodes) = kept_bytes(20, False), kept_bytes(100, False)
+    assert long > short + 80 * 2_000 and long_nodes > 4 * short_nodes
+
+
+def test_the_series_is_that_of_its_equation():
+    """Euler's method, written out for one stream with plain floats."""
+    drawn = mackey_glass(40, 2, 7)
+    x = [np.random.default_rng(7).uniform(0.5, 1.3, 2)[1]] * 170
+    for _ in range(3400):
+        x.append(x[-1] + 0.1 * (0.2 * x[-170] / (1 + x[-170] ** 10) - 0.1 * x[-1]))
+    np.testing.assert_allclose(drawn[:, 1], (np.array(x[170 + 3000 : 170 + 3400 : 10]) - 0.93) / 0.23, rtol=1e-9)
+
+
+# -- 22: embeddings -------------------------------------------------------------------------------------------------------------
+
+
+@given(length=st.integers(1, 60), size=st.integers(1, 5), vocabulary=st.integers(2, 300), seed=st.integers(0, 99))
+def test_an_embedding_is_a_one_hot_product(length, size, vocabulary, seed):
+    """The same numbers and gradients, only rows of words that occur, each the sum over the word's places."""
+    found = experiments.embedding(length=length, size=size, vocabulary=vocabulary, seed=seed)
+    assert found.output_difference < 1e-14 and max(found.gradient_difference, found.row_difference) < 1e-12
+    assert found.rows == found.used <= min(length, vocabulary) and found.strangers == 0 and found.count.sum() == length
+    assert (found.kind, found.one_hot_kind) == ("route", "matmul")
+    with pytest.raises(errors.ArgumentError, match="at least 2 rows"):
+        experiments.embedding(vocabulary=1)

@@ -91,6 +91,7 @@ img{max-width:100%;background:#fff;display:block;margin:.6rem 0}
 .agrees{color:#007a59}.differs{color:var(--matmul)}.other{color:var(--muted)}
 .agrees,.differs,.other{font-weight:600}.agrees,.differs,.other,.time{white-space:nowrap}
 @media (prefers-color-scheme:dark){.agrees{color:#20c997}}
+a{color:var(--scale)}
 pre{overflow:auto;max-height:24rem;font-size:.8rem;background:var(--step);padding:.6rem}
 .note{color:var(--muted)}
 """

@@ -46,7 +46,8 @@ def series(name: str, x: Any, y: Any, low: Any = (), high: Any = (), *, joined: 
     columns = [tuple(np.asarray(column).tolist()) for column in (x, y, low, high)]
     if any(column and len(column) != len(columns[0]) for column in columns[1:]):
         raise ArgumentError(f"series: {name!r} has {' and '.join(str(len(c)) for c in columns if c)} entries; expected as many y as x")
-    return Series(name, *columns, joined=joined)
+    xs, ys, lows, highs = columns
+    return Series(name, xs, ys, lows, highs, joined)
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,10 @@ def draw(charts: Sequence[Chart], ax: Any = None) -> Any:
         _draw(charts[0], ax)
         return ax.figure
     try:
-        from matplotlib.figure import Figure
+        from .figure import Picture
     except ImportError:
         raise MissingError('plot: Matplotlib is not installed; pip install "tinygrad_rnn[plot]"') from None
-    figure = Figure(figsize=(6.0 * len(charts), 3.8), layout="constrained")
+    figure = Picture(figsize=(6.0 * len(charts), 3.8), layout="constrained")
     for place, chart in enumerate(charts):
         _draw(chart, figure.add_subplot(1, len(charts), place + 1))
     return figure
@@ -118,9 +119,9 @@ def to_svg(charts: Sequence[Chart]) -> str:
 
 def _draw(chart: Chart, ax: Any) -> None:
     {"lines": _lines, "bars": _bars, "heat": _heat}[chart.kind](chart, ax)
-    ax.set_title(_literal(chart.title), fontsize=10)
-    ax.set_xlabel(_literal(chart.x))
-    ax.set_ylabel(_literal(chart.y))
+    ax.set_title(literal(chart.title), fontsize=10)
+    ax.set_xlabel(literal(chart.x))
+    ax.set_ylabel(literal(chart.y))
     if chart.kind != "heat":
         if "y" in chart.log:
             ax.set_yscale("log")
@@ -136,7 +137,7 @@ def _lines(chart: Chart, ax: Any) -> None:
         colour = COLOURS[place % len(COLOURS)]
         marker = MARKERS[place % len(MARKERS)] if len(line.x) <= 30 or not line.joined else ""
         style = "-" if line.joined else ""
-        ax.plot(line.x, line.y, color=colour, marker=marker, linestyle=style, markersize=4, linewidth=1.5, label=_literal(line.name))
+        ax.plot(line.x, line.y, color=colour, marker=marker, linestyle=style, markersize=4, linewidth=1.5, label=literal(line.name))
         if line.low:
             ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
 
@@ -148,11 +149,11 @@ def _bars(chart: Chart, ax: Any) -> None:
         middle = np.array([names.index(name) for name in group.x]) + (place - (len(chart.series) - 1) / 2) * wide
         height = np.array(group.y)
         reach = np.abs(np.stack([height - group.low, group.high - height])) if group.low else None
-        ax.bar(middle, height, wide, yerr=reach, capsize=2, color=COLOURS[place % len(COLOURS)], label=_literal(group.name))
+        ax.bar(middle, height, wide, yerr=reach, capsize=2, color=COLOURS[place % len(COLOURS)], label=literal(group.name))
     turned = max(map(len, map(str, names)), default=0) * len(names) > 60
     ax.set_xticks(
         range(len(names)),
-        [_literal(str(name)) for name in names],
+        [literal(str(name)) for name in names],
         fontsize=8,
         rotation=25 if turned else 0,
         ha="right" if turned else "center",
@@ -169,10 +170,10 @@ def _heat(chart: Chart, ax: Any) -> None:
     columns, rows = chart.series[0].x, [row.name for row in chart.series]
     for axis, names in ((ax.xaxis, columns), (ax.yaxis, rows)):
         every = -(-len(names) // 20)
-        axis.set_ticks(range(0, len(names), every), [_literal(str(name)) for name in names[::every]], fontsize=8)
+        axis.set_ticks(range(0, len(names), every), [literal(str(name)) for name in names[::every]], fontsize=8)
     ax.figure.colorbar(image, ax=ax)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A text that Matplotlib shows as it is: a dollar sign would begin a formula."""
     return text.replace("$", r"\$")
