@@ -476,6 +476,7 @@ def test_an_intervention_reports():
     report = cut.report()
     assert report.seen == report.engaged == sum(report.seen_at) == 2 * 29
     assert json.loads(report.to_json())["time"] == list(range(3, 61, 2))
+    assert cut.to_json() == report.to_json()
     text = str(cut)
     assert "cut every 2 steps: engaged at 58 of 58 edges" in text and "…" in text and len(text.splitlines()) < 20
     assert "<table>" in cut._repr_html_() and "58 of 58" in repr(cut)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -150,3 +151,55 @@ def test_a_line_with_numbers_that_json_does_not_know() -> None:
     """Infinities become strings and NaN null, in a line that is still JSON."""
     row = flow.StateNorms(1, "rnn", np.array([2, 1, 0]), np.array([1.0, np.inf, np.nan]), "float64")
     assert json.loads(row.line())["norm"] == [1.0, "inf", None]
+
+
+def lines_of(path: Any) -> list[Any]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def test_no_line_is_lost(tmp_path: Any, monkeypatch: Any) -> None:
+    """Lines are written together, and all of them: after an exception, when the monitor is dropped, and after a write that failed."""
+    layer, path = nn.RNN(3, 4, rng=0), tmp_path / "run.jsonl"
+
+    def train(passes: int) -> None:
+        for _ in range(passes):
+            layer(np.ones((4, 2, 3)))[0].sum().backward()
+
+    with pytest.raises(ZeroDivisionError), flow.monitor(layer, path):
+        train(3)
+        assert not path.exists()  # nothing is opened at every pass
+        raise ZeroDivisionError
+    assert [line["update"] for line in lines_of(path)] == [1, 2, 3]
+    dropped = flow.monitor(layer, path)
+    train(2)
+    dropped._handle.remove()  # as if the layer were gone
+    del dropped
+    assert len(lines_of(path)) == 5
+    (tmp_path / "moved").mkdir()
+    watching = flow.monitor(layer, tmp_path / "moved" / "run.jsonl")
+    train(2)
+    (tmp_path / "moved").rmdir()
+    with pytest.raises(FileNotFoundError):
+        watching.flush()
+    (tmp_path / "moved").mkdir()
+    watching.remove()
+    watching.remove()
+    assert len(lines_of(tmp_path / "moved" / "run.jsonl")) == 2
+    monkeypatch.setattr(sys.modules["tinygrad_rnn.flow.monitor"], "_SECONDS", 0.0)
+    with flow.monitor(layer, path):
+        train(1)
+        assert len(lines_of(path)) == 6
+
+
+def test_a_monitor_is_printed_and_written() -> None:
+    """Its latest rows as a table, also as HTML, and all of them as JSON."""
+    layer = nn.LSTM(3, 4, rng=0)
+    watching = flow.monitor(layer)
+    assert "no backward pass yet" in str(watching)
+    for _ in range(12):
+        layer(np.ones((4, 2, 3)))[0].sum().backward()
+    assert "the latest of 12 rows" in str(watching)
+    assert "<table>" in watching._repr_html_()
+    written = json.loads(watching.to_json())
+    assert [row["update"] for row in written["rows"]] == list(range(1, 13))
+    assert written["rows"][0]["norm"] == watching.rows[0].norm.tolist()

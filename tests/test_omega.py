@@ -331,3 +331,16 @@ def test_wrong_arguments_are_named():
         flow.omega(loss, immediate=True)
     with pytest.raises(errors.GraphError):
         flow.omega(tg.tensor(1.0))
+
+
+def test_what_the_value_does_not_need_is_not_recorded():
+    """The pass goes to the states and no further: no weight and no input has a cotangent in it."""
+    layer, x = nn.LSTM(2, 3, rng=0), tg.tensor(np.ones((6, 1, 2)), requires_grad=True)
+    met = []
+    for leaf in (x, *layer.parameters()):
+        leaf.register_hook(lambda cotangent: met.append(cotangent.shape))
+    loss = layer(x)[0][-1].sum()
+    value = flow.omega(loss)
+    assert not met and value.item() > 0.0
+    value.backward()
+    assert len(met) == 4

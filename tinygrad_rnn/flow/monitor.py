@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from ..report import Result, Table, aligned, number, plain, power_of_ten
+from ..report import Result, Shown, Table, aligned, as_json, number, plain, power_of_ten
 from .logs import log10, trend
 from .product import half_life, verdict
 
@@ -72,31 +73,67 @@ class StateNorms(Result):
         return {**super().to_dict(), "gain": plain(self.gain), "rate": plain(self.rate), "half_life": plain(self.half_life)}
 
     def line(self) -> str:
-        """The row as one line of JSON: the steps' first and last, the norms to six digits, rate and half-life."""
+        """The row as one line of JSON: the steps' first and last, the norms to six digits, rate and half-life.
+
+        Infinities are strings and NaN is null, as in :meth:`to_json`.
+        """
         head = {"update": self.update, "layer": self.layer, "from": int(self.time[0]), "to": int(self.time[-1])}
         head |= {"rate": plain(self.rate), "half_life": plain(self.half_life)}
         finite = bool(np.isfinite(self.norm).all())
-        norms = ", ".join(["%.6g" % norm for norm in self.norm.tolist()]) if finite else json.dumps(plain(self.norm))[1:-1]  # noqa: UP031
-        return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "norm": [{norms}]}}'
+        norms = ", ".join(["%.6g"] * len(self.norm)) % tuple(self.norm.tolist()) if finite else as_json(plain(self.norm))[1:-1]
+        return f'{as_json(head)[:-1]}, "norm": [{norms}]}}'
 
     def table(self) -> Table:
         """One row."""
+        return _table([self], "state cotangents")
+
+    def cells(self) -> tuple[Any, ...]:
+        """The row of a table."""
         first = self.norm[np.flatnonzero(self.norm)[:1]]
         with np.errstate(invalid="ignore", over="ignore"):
             ratio = log10(self.norm[-1] / first[0]) if first.size else np.nan
-        row = (
-            self.layer,
-            self.update,
-            number(first[0] if first.size else 0.0),
-            power_of_ten(ratio),
-            self.verdict,
-            number(self.half_life),
-        )
-        return aligned(("layer", "update", "‖δ_T‖", "‖δ₀‖/‖δ_T‖", "per step", "half-life"), [row], "state cotangents")
+        start = number(first[0] if first.size else 0.0)
+        return self.layer, self.update, start, power_of_ten(ratio), self.verdict, number(self.half_life)
 
 
-class Monitor:
+def _table(rows: list[StateNorms], title: str, caption: str = "") -> Table:
+    columns = ("layer", "update", "‖δ_T‖", "‖δ₀‖/‖δ_T‖", "per step", "half-life")
+    return aligned(columns, [row.cells() for row in rows], title, caption)
+
+
+class _Lines:
+    """Rows on their way to a file: written together, some hundred at once or once a second, since opening a file takes longer than a step.
+
+    What cannot be written stays here, to be tried again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.waiting: list[StateNorms] = []
+        self.written = time.monotonic()
+
+    def add(self, row: StateNorms) -> None:
+        self.waiting.append(row)
+        if len(self.waiting) >= _TOGETHER or time.monotonic() - self.written >= _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.waiting:
+            text = "".join([row.line() + "\n" for row in self.waiting])
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+            self.waiting.clear()
+        self.written = time.monotonic()
+
+
+_TOGETHER, _SECONDS = 256, 1.0
+
+
+class Monitor(Shown):
     """A monitor at work; made by :func:`monitor`. Leaving its ``with`` block, or ``remove()``, ends it.
+
+    Lines for a file are written once a second, and what is left at the end: by ``remove()``, when the ``with`` block is left, also by an
+    exception, or when the program ends.
 
     Attributes:
         rows: the latest :class:`StateNorms`, at most 1,000.
@@ -104,7 +141,9 @@ class Monitor:
 
     def __init__(self, layer: Any, to: Callable[[StateNorms], Any] | str | os.PathLike[str] | None, every: int, name: str) -> None:
         self.rows: deque[StateNorms] = deque(maxlen=1000)
-        self._to = Path(to) if isinstance(to, (str, os.PathLike)) else to
+        self._lines = _Lines(Path(to)) if isinstance(to, (str, os.PathLike)) else None
+        self._finish = weakref.finalize(self, self._lines.flush) if self._lines is not None else None
+        self._tell: Callable[[StateNorms], Any] | None = self._lines.add if self._lines is not None else to  # type: ignore[assignment]
         self._every = every
         self._name = name
         self._several = layer.num_layers > 1 or layer.bidirectional
@@ -117,19 +156,32 @@ class Monitor:
         if (count - 1) % self._every:
             return
         steps, backward = len(norms) - 1, name.endswith("reverse")
-        time = np.arange(1, steps + 2) if backward else np.arange(steps, -1, -1)
+        times = np.arange(1, steps + 2) if backward else np.arange(steps, -1, -1)
         layer = f"{self._name}/{name}" if self._several else self._name
-        row = StateNorms(count, layer, time, norms if backward else norms[::-1], self._dtype)
+        row = StateNorms(count, layer, times, norms if backward else norms[::-1], self._dtype)
         self.rows.append(row)
-        if isinstance(self._to, Path):
-            with self._to.open("a", encoding="utf-8") as file:
-                file.write(row.line() + "\n")
-        elif self._to is not None:
-            self._to(row)
+        if self._tell is not None:
+            self._tell(row)
+
+    def flush(self) -> None:
+        """Write what is waiting for the file."""
+        if self._lines is not None:
+            self._lines.flush()
 
     def remove(self) -> None:
-        """Stop listening; calling it twice is harmless."""
+        """Stop listening, and write what is left; calling it twice is harmless."""
         self._handle.remove()
+        self.flush()
+
+    def table(self) -> Table:
+        """The latest rows, ten at most."""
+        left = len(self.rows) - 10
+        caption = f"the latest of {len(self.rows)} rows" if left > 0 else "" if self.rows else "no backward pass yet"
+        return _table(list(self.rows)[-10:], f"state cotangents of {self._name}", caption)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The rows in types that JSON knows."""
+        return {"layer": self._name, "rows": [row.to_dict() for row in self.rows]}
 
     def __enter__(self) -> Monitor:
         return self
@@ -153,8 +205,8 @@ def monitor(
     Args:
         layer: an ``nn.RNN``, ``nn.LSTM`` or ``nn.GRU``; only its calls from now on are watched.
         to: where each row goes besides ``rows``: a file to which it is appended as a line of JSON (see :meth:`StateNorms.line`), or a
-            function of a :class:`StateNorms` (which hands it to a dashboard, say); what it raises stops the backward pass. Writing a
-            line takes about 0.2 ms for 200 steps: with a small layer let ``every`` be 10 or so.
+            function of a :class:`StateNorms` (which hands it to a dashboard, say); what it raises stops the backward pass. Lines are
+            written once a second and at the end.
         every: of so many backward passes one is recorded.
         name: what the rows call the layer; its own name by default.
 
