@@ -24,11 +24,12 @@ def backward_graph(
     theme: str = "light",
     max_nodes: int = 400,
 ) -> BackwardGraph:
-    """Draw a backward pass: every edge is one multiplication, from the loss on the right to the inputs on the left.
+    """Draw a backward pass: every edge is one multiplication, from the loss down to the inputs.
 
-    Time runs from left to right, so the cotangents flow from right to left. Colour and line say what an edge multiplies by, width and
-    depth of colour how much of the cotangent it lets through. The highway, the way from state to state without a matrix, is the bold
-    straight line; an RNN has none. Parameters are drawn once per step that uses them: their gradient is the sum.
+    Each step is a column, and time runs from left to right; where there is no time, a small graph runs from the loss on the right to
+    the inputs on the left. Colour and line say what an edge multiplies by, width and depth of colour how much of the cotangent it lets
+    through. The highway, the way from state to state without a matrix, is the bold straight line; an RNN has none. Parameters are drawn
+    once per step that uses them: their gradient is the sum.
 
     Args:
         trace: from ``tg.trace(loss)``; ``keep="norms"`` is enough.
@@ -41,7 +42,8 @@ def backward_graph(
 
     Returns:
         A ``graphviz.Digraph``: a notebook shows it, ``.render(outfile="graph.svg")`` and ``.pipe("png")`` draw it, ``.source`` is the DOT
-        text. The text is the same in every run. ``.model`` is the picture as data.
+        text. The text is the same in every run and has a place for everything; by hand it is drawn with ``neato -n2``. ``.model`` is the
+        picture as data.
 
     Raises:
         ArgumentError: for a window without steps, ``rolled`` without time, or a graph of too many nodes.
@@ -64,6 +66,4 @@ def backward_graph(
     if ends < 1:
         raise ArgumentError(f"backward_graph: ends must be at least 1, got {ends!r}")
     model = build(trace, rolled=rolled, window=window, ends=ends, fold_routes=fold_routes, max_nodes=max_nodes)
-    graph = BackwardGraph("backward", format="svg", body=dot_lines(model, THEMES[theme]))
-    graph.model = model
-    return graph
+    return BackwardGraph("backward", dot_lines(model, THEMES[theme]), model)

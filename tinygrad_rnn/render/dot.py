@@ -1,19 +1,19 @@
-"""A :class:`RenderGraph` as DOT text: the same bytes in every run.
+"""A :class:`RenderGraph` as DOT text with a place for everything: the same bytes in every run, and the same picture from every program.
 
-Ranks run from right to left. Each step is a cluster between a way in on its right and a way out on its left, invisible points that
-keep the steps in order. What goes from step to step passes through points like them, which keeps it straight and out of other boxes.
+The text is drawn with ``neato -n2``, which takes all places as they are. Where another layout is asked for it is a graph like any other.
 """
 
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterator
-from itertools import groupby, pairwise
 
 from ..linear_maps import KINDS
+from .layout import Route, Size, laid_out, title
 from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode
-from .style import FONT, LANE_WIDTH, LINES, MEANINGS, Theme, line_colour, width
-from .text import cleaned, span, wrapped
+from .style import ARROW, FONT, LANE_WIDTH, LINES, MEANINGS, Theme, line_colour, width
+from .text import cleaned, span, text_width, wrapped
 
 
 class Raw(str):
@@ -36,61 +36,39 @@ def attributes(**values: object) -> str:
 
 def dot_lines(graph: RenderGraph, theme: Theme) -> list[str]:
     """The lines between the braces."""
-    return [f"\t{line}\n" for line in _Writer(graph, theme).lines()]
+    return [f"\t{line}\n" for line in Writer(graph, theme).lines()]
 
 
-class _Writer:
+class Writer:
+    """The sizes of everything, the layout, and the lines of DOT text."""
+
     def __init__(self, graph: RenderGraph, theme: Theme) -> None:
         self.graph = graph
         self.theme = theme
         self.cluster_of = {node: number for number, cluster in enumerate(graph.clusters) for node in cluster.nodes}
-        self.points: dict[int, list[str]] = {}
-        going_on = {edge.source for edge in graph.edges if edge.lane is not None}
-        self.arrivals = {node.key for node in graph.nodes if node.shape == "fold" and node.key not in going_on}
-        self.crossing = [self._crosses(position, edge) for position, edge in enumerate(graph.edges)]
-        self.trunks = {
-            key: f"state{graph.clusters[self.cluster_of[edge.source]].layer}"
-            for edge, crosses in zip(graph.edges, self.crossing, strict=True)
-            for key in (edge.source, edge.target)
-            if crosses and edge.lane is None
-        }
+        self.sizes = [_node_size(node) for node in graph.nodes]
+        self.labels = [self._label_of(edge) for edge in graph.edges]
+        self.layout = laid_out(graph, self.sizes, [label_size(edge, said) for edge, said in zip(graph.edges, self.labels, strict=True)])
 
     def lines(self) -> Iterator[str]:
         yield from self._head()
-        several = len({cluster.layer for cluster in self.graph.clusters}) > 1
-        for layer, clusters in groupby(enumerate(self.graph.clusters), key=lambda numbered: numbered[1].layer):
-            if several:
-                yield f"subgraph cluster_layer{layer} {{"
-                yield "\tgraph " + attributes(
-                    label=self.graph.layers[layer],
-                    labelloc=Raw("t"),
-                    labeljust=Raw("l"),
-                    style="rounded",
-                    color=self.theme.frame,
-                    margin=12,
-                )
-            for number, cluster in clusters:
-                yield from self._cluster(number, cluster)
-            if several:
-                yield "}"
+        for number, cluster in enumerate(self.graph.clusters):
+            yield from self._cluster(number, cluster)
         for node in self.graph.nodes:
             if node.key not in self.cluster_of:
                 yield self._node(node)
-        yield from self._order()
-        for position, edge in enumerate(self.graph.edges):
-            yield from self._edge(position, edge)
+        for number, edge in enumerate(self.graph.edges):
+            yield self._edge(number, edge)
 
     def _head(self) -> Iterator[str]:
         theme = self.theme
         yield "graph " + attributes(
-            rankdir=Raw("RL"),
-            newrank=Raw("true"),
-            nodesep=0.15,
-            ranksep=0.08,
+            rankdir=Raw("TB" if self.graph.clusters else "RL"),
             fontname=FONT,
             fontsize=12,
             fontcolor=theme.text,
             bgcolor=theme.background,
+            pad=0.1,
             labelloc=Raw("b"),
             label=Raw(f"<{self._legend()}>"),
         )
@@ -98,15 +76,13 @@ class _Writer:
             shape=Raw("box"),
             style="rounded,filled",
             fontname=FONT,
-            fontsize=13,
+            fontsize=NODE_FONT,
             fontcolor=theme.text,
             color=theme.muted,
             fillcolor=theme.value,
-            margin="0.07,0.03",
-            height=0.3,
-            width=0.3,
+            margin="0.02,0.01",
         )
-        yield "edge " + attributes(fontname=FONT, fontsize=10, fontcolor=theme.text, arrowsize=0.7)
+        yield "edge " + attributes(fontname=FONT, fontsize=EDGE_FONT, fontcolor=theme.text, arrowsize=ARROW / 10)
 
     # -- legend -----------------------------------------------------------------------------------------------------------------
 
@@ -119,169 +95,156 @@ class _Writer:
         missing = [name for name, lane in zip(graph.layers, graph.lanes, strict=True) if lane is False]
         if missing:
             cells.append(_cell(f"{cleaned(', '.join(missing))}: no matmul-free path", bold=True))
-        caption = f"{graph.count} backward multiplications, numbers are gains"
         table = '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{}" CELLPADDING="0">{}</TABLE>'
         rows = [table.format(5, "<TR>" + "".join(cells) + "</TR>")] if cells else []
-        rows += [_coloured(line, theme.muted) for line in (caption, "from the loss on the right to the inputs on the left")]
+        way = "time runs to the right, the gradient down: from the loss to the inputs" if graph.clusters else "from the loss to the inputs"
+        rows += [_coloured(line, theme.muted) for line in (f"{graph.count} backward multiplications, numbers are gains", way)]
         return table.format(0, "".join(f"<TR><TD>{row}</TD></TR>" for row in rows))
 
     # -- nodes ------------------------------------------------------------------------------------------------------------------
 
     def _cluster(self, number: int, cluster: RenderCluster) -> Iterator[str]:
         theme = self.theme
+        left, top, right, bottom = self.layout.boxes[number]
+        name = title(self.graph, cluster)
         yield f"subgraph cluster_{number} {{"
         yield "\tgraph " + attributes(
-            label=cluster.label,
-            labelloc=Raw("t"),
+            label=name,
             style="rounded,filled",
             color=theme.frame,
             fillcolor=theme.step,
             fontcolor=theme.muted,
-            margin=8,
+            bb=Raw(f'"{_pair((left, bottom))},{_pair((right, top))}"'),
+            lp=_at((left + 8 + text_width(name, 12) / 2, top + 11)),
         )
-        for key in cluster.nodes:
-            yield "\t" + self._node(self.graph.nodes[key])
-        yield from self._ways(number, cluster)
+        for key in sorted(cluster.nodes, key=lambda key: self.graph.nodes[key].lane is not None):
+            yield "\t" + self._node(self.graph.nodes[key])  # edges are drawn in the order of their sources: the highway on top
         yield "}"
-
-    def _ways(self, number: int, cluster: RenderCluster) -> Iterator[str]:
-        """The way in on the right of a cluster and the way out on its left, and the points beside them."""
-        inside, theme = set(cluster.nodes), self.theme
-        edges = [edge for edge in self.graph.edges if edge.source in inside and edge.target in inside]
-        yield f"\tin{number}, out{number} [shape=point style=invis width=0.01]"
-        points = self.points.get(number, [])
-        for point in points:
-            group, side, _ = point.split("_")
-            tip = side == "out" and inside & self.arrivals
-            look: dict[str, object] = {"width": 0.01, "style": "invis"}
-            if group.startswith("lane") and not tip:  # as wide as the line, so that its pieces meet without a seam
-                look = {"width": round(LANE_WIDTH / 72, 3), "color": theme.highway, "fillcolor": theme.highway, "penwidth": 0}
-            yield f"\t{point} {attributes(shape=Raw('point'), group=group, **look)}"
-        for side in ("in", "out"):
-            beside = [point for point in points if point.split("_")[1] == side]
-            if beside:
-                yield f"\t{{rank=same; {side}{number}; {'; '.join(beside)}}}"
-        fed, feeding = {edge.target for edge in edges}, {edge.source for edge in edges}
-        for key in cluster.nodes:
-            if key not in fed:
-                yield f"\tin{number} -> n{key} [style=invis minlen=0 weight=0]"
-            if key not in feeding:
-                yield f"\tn{key} -> out{number} [style=invis minlen=0 weight=0]"
 
     def _node(self, node: RenderNode) -> str:
         theme = self.theme
-        look: dict[str, object] = {"label": self._label(node), "tooltip": node.tooltip}
+        look: dict[str, object] = {"label": self._node_label(node), "tooltip": node.tooltip, "class": f"n{node.key}"}
         if node.shape == "root":
             look |= {"peripheries": 2, "style": "filled"}
         elif node.shape == "state":
             look |= {"fillcolor": theme.state, "color": theme.text}
         elif node.shape == "gate":
-            look |= {
-                "shape": Raw("ellipse"),
-                "style": "filled",
-                "fillcolor": theme.tints.get(node.gate or "", theme.gate),
-                "margin": "0.02,0",
-            }
+            look |= {"shape": Raw("ellipse"), "style": "filled", "fillcolor": theme.tints.get(node.gate or "", theme.gate)}
         elif node.shape == "leaf":
-            look |= {"style": "filled", "color": theme.frame, "fillcolor": theme.gate, "fontcolor": theme.muted, "fontsize": 11}
+            look |= {"style": "filled", "color": theme.frame, "fillcolor": theme.gate, "fontcolor": theme.muted, "fontsize": LEAF_FONT}
         elif node.shape == "operation":
-            look |= {"shape": Raw("circle"), "style": "filled", "margin": "0,0"}
+            look |= {"shape": Raw("ellipse"), "style": "filled"}
         elif node.shape == "fold":
-            look |= {"style": "rounded,dashed", "fontsize": 14, "group": f"state{self.graph.clusters[self.cluster_of[node.key]].layer}"}
+            look |= {"style": "rounded,dashed"}
         if node.lane is not None and node.shape != "fold":
-            look |= {"color": theme.highway, "penwidth": 2.5, "group": f"lane{node.lane}"}
-        elif node.key in self.trunks:
-            look["group"] = self.trunks[node.key]
-        return f"n{node.key} {attributes(**look, **{'class': f'n{node.key}'})}"
+            look |= {"color": theme.highway, "penwidth": 2.5}
+        wide, high = self.sizes[node.key]
+        look |= {"width": _inches(wide), "height": _inches(high), "pos": _at(self.layout.nodes[node.key])}
+        return f"n{node.key} {attributes(**look)}"
 
-    def _label(self, node: RenderNode) -> object:
+    def _node_label(self, node: RenderNode) -> object:
         if not node.note:
             return node.label
-        size = 12 if node.shape == "fold" else 9
+        size = LEAF_FONT if node.shape == "fold" else NOTE_FONT
         return Raw(f'<{_escaped(node.label)}<BR/><FONT POINT-SIZE="{size}">{_escaped(node.note)}</FONT>>')
 
     # -- edges ------------------------------------------------------------------------------------------------------------------
 
-    def _order(self) -> Iterator[str]:
-        """One step after the other, and the same step of all layers above each other."""
-        clusters = list(enumerate(self.graph.clusters))
-        for (earlier, before), (later, after) in pairwise(clusters):
-            if before.layer == after.layer:
-                yield f"out{later} -> in{earlier} [style=invis weight=0]"
-        for first in sorted({cluster.first for _, cluster in clusters}):
-            same = [f"in{number}" for number, cluster in clusters if cluster.first == first]
-            if len(same) > 1:
-                yield f"{{rank=same; {'; '.join(same)}}}"
-
-    def _crosses(self, position: int, edge: RenderEdge) -> bool:
-        """Whether an edge leads to an earlier step of its layer; if so, it gets points to pass through."""
-        source, target = self.cluster_of.get(edge.source), self.cluster_of.get(edge.target)
-        if source is None or target is None:
-            return False
-        one, other = self.graph.clusters[source], self.graph.clusters[target]
-        if one.layer != other.layer or other.first >= one.first:
-            return False
-        sides = [(source, "out"), (target, "in")]
-        if edge.lane is not None:  # the highway does not stop at a box but runs through it, from its way in to its way out
-            sides += [(source, "in")] if self.graph.nodes[edge.source].shape == "fold" else []
-            sides += [(target, "out")] if self.graph.nodes[edge.target].shape == "fold" else []
-        for cluster, side in sides:
-            point = self._point(position, edge, cluster, side)
-            if point not in self.points.setdefault(cluster, []):
-                self.points[cluster].append(point)
-        return True
-
-    def _point(self, position: int, edge: RenderEdge, cluster: int, side: str) -> str:
-        return (
-            f"lane{edge.lane}_{side}_{cluster}" if edge.lane is not None else f"state{self.graph.clusters[cluster].layer}_{side}_{position}"
-        )
-
-    def _edge(self, position: int, edge: RenderEdge) -> Iterator[str]:
-        look: dict[str, object] = self._look(edge) | {"class": f"e{position}"}
-        source, target = self.cluster_of.get(edge.source), self.cluster_of.get(edge.target)
-        start, end = f"n{edge.source}", f"n{edge.target}"
-        if not self.crossing[position]:
-            if source is not None and source != target and self.graph.nodes[edge.target].shape != "leaf":
-                look["constraint"] = Raw("false")
-            elif source is None and target is not None and look["label"]:
-                look["minlen"] = 2
-            yield f"{start} -> {end} {attributes(**look)}"
-            return
-        assert source is not None and target is not None
-        out, into = self._point(position, edge, source, "out"), self._point(position, edge, target, "in")
-        look["weight"] = 100 if edge.lane is not None else 20
-        label = look.pop("label")
-        leaving, through = {"headclip": Raw("false"), "arrowhead": Raw("none")}, {"tailclip": Raw("false")}
-        lane = edge.lane is not None
-        if lane and self.graph.nodes[edge.source].shape == "fold":
-            start, leaving = self._point(position, edge, source, "in"), leaving | through
-        yield f"{start} -> {out} {attributes(label=label, **look, **leaving)}"
-        yield f"{out} -> {into} {attributes(**(look | leaving | through))}"
-        if not (lane and self.graph.nodes[edge.target].shape == "fold"):
-            yield f"{into} -> {end} {attributes(**look, **through)}"
-        elif edge.target in self.arrivals:  # the highway ends at the far side of the box
-            yield f"{into} -> {self._point(position, edge, target, 'out')} {attributes(**look, **through)}"
-
-    def _look(self, edge: RenderEdge) -> dict[str, object]:
-        """Label, colour and line of an edge."""
-        theme = self.theme
+    def _label_of(self, edge: RenderEdge) -> str:
+        """What is written at an edge; lines end with a line feed."""
         gain = span(edge.low, edge.high)
         if (edge.kind in ("add", "route") and gain == "1") or (edge.label == "" and edge.count > 1):
             gain = ""
         many = edge.count > 1 and not self.graph.rolled
         gain += " each" if many and gain else ""
         loop = {1: "t → t−1", -1: "t → t+1"}.get(edge.back or 0, "") if self.graph.rolled else ""
-        if edge.lane is not None:
-            colour = theme.highway
-            label = f"{edge.label}  {gain}    {loop}".rstrip() + "\n "  # the empty line lifts it off the bold one
-            return {"label": label, "fontcolor": colour, "fontsize": 13, "color": colour, "penwidth": LANE_WIDTH}
         times = f"{edge.count} times" if many else ""
-        return {
-            "label": "\n".join(part for part in (wrapped(edge.label), gain, times, loop) if part),
-            "color": Raw(f'"{line_colour(theme, edge.kind, edge.high)}"'),
-            "style": Raw(LINES[edge.kind]),
-            "penwidth": width(edge.kind, edge.high),
-        }
+        said = ("" if edge.kind == "add" else wrapped(edge.label), gain) if edge.lane is None else (f"{edge.label}  {gain}".strip(),)
+        return "\n".join(part for part in (*said, times, loop) if part)
+
+    def _edge(self, number: int, edge: RenderEdge) -> str:
+        theme, route = self.theme, self.layout.routes[number]
+        lane = edge.lane is not None
+        look: dict[str, object] = {"class": f"e{number}"}
+        if self.labels[number]:
+            look |= {"label": self._sign(number, edge), "lp": _at(route.label or route.points[0])}
+        if lane:
+            look |= {"color": theme.highway, "penwidth": LANE_WIDTH}
+        else:
+            look |= {
+                "color": Raw(f'"{line_colour(theme, edge.kind, edge.high)}"'),
+                "style": Raw(LINES[edge.kind]),
+                "penwidth": width(edge.kind, edge.high),
+            }
+        look["pos"] = _spline(route, 1.2 * ARROW if lane else ARROW)
+        return f"n{edge.source} -> n{edge.target} {attributes(**look)}"
+
+    def _sign(self, number: int, edge: RenderEdge) -> object:
+        """The label of an edge. What stands on the line itself has a ground of its own; on a highway it is a road sign."""
+        theme, text = self.theme, self.labels[number]
+        source, target = (self.cluster_of.get(end) for end in (edge.source, edge.target))
+        if source is None or target is None or source == target:
+            return text
+        said = "<BR/>".join(_escaped(line) for line in text.split("\n"))
+        if edge.lane is None:
+            return Raw(f'<<TABLE BORDER="0" CELLPADDING="1" CELLSPACING="0" BGCOLOR="{theme.background}"><TR><TD>{said}</TD></TR></TABLE>>')
+        bold = f'<FONT POINT-SIZE="{LANE_FONT}" COLOR="{theme.sign}"><B>{said}</B></FONT>'
+        ground = f'BGCOLOR="{theme.highway}" STYLE="ROUNDED"'
+        return Raw(f'<<TABLE BORDER="0" CELLPADDING="2" CELLSPACING="0" {ground}><TR><TD>{bold}</TD></TR></TABLE>>')
+
+
+NODE_FONT, LEAF_FONT, NOTE_FONT, EDGE_FONT, LANE_FONT = 13, 11, 9, 10, 12
+
+
+def _node_size(node: RenderNode) -> Size:
+    """How large a node must be for what stands in it."""
+    font = LEAF_FONT if node.shape == "leaf" else NODE_FONT
+    wide, high = text_width(cleaned(node.label), font), 1.2 * font
+    if node.note:
+        note = LEAF_FONT if node.shape == "fold" else NOTE_FONT
+        wide, high = max(wide, text_width(cleaned(node.note), note)), high + 1.2 * note
+    if node.shape in ("gate", "operation"):
+        around = wide + 10, high + 8
+        return (max(around), max(around)) if node.shape == "operation" and around[0] < 30 else (around[0] * 1.12, around[1] * 1.12)
+    if node.shape == "fold":
+        return wide + 24, high + 24
+    return max(wide + 12, 22.0), max(high + 7, 20.0)
+
+
+def label_size(edge: RenderEdge, text: str) -> Size:
+    """How much room the label of an edge needs; on a highway it is bold, with a rim."""
+    if not text:
+        return 0.0, 0.0
+    lines = [cleaned(line) for line in text.split("\n")]
+    if edge.lane is None:
+        return max(text_width(line, EDGE_FONT) for line in lines), 1.2 * EDGE_FONT * len(lines)
+    return 1.06 * max(text_width(line, LANE_FONT) for line in lines) + 8, 1.2 * LANE_FONT * len(lines) + 6
+
+
+def _points(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}".removesuffix(".0")  # never -0
+
+
+def _inches(value: float) -> float:
+    return round(value / 72, 3)
+
+
+def _at(point: tuple[float, float]) -> Raw:
+    return Raw(f'"{_pair(point)}"')
+
+
+def _pair(point: tuple[float, float]) -> str:
+    return f"{_points(point[0])},{_points(-point[1])}"
+
+
+def _spline(route: Route, arrow: float) -> Raw:
+    """A way as DOT writes it: the tip, then the line up to the foot of the arrow's head."""
+    *points, (x, y) = route.points
+    before = next(((a, b) for a, b in reversed(points) if math.hypot(x - a, y - b) > 1e-6), (x, y - 1.0))
+    length = math.hypot(x - before[0], y - before[1])
+    part = min(arrow, 0.9 * math.hypot(x - points[-3][0], y - points[-3][1])) / length
+    foot = x - part * (x - before[0]), y - part * (y - before[1])
+    return Raw(f'"e,{_pair((x, y))} {" ".join(map(_pair, [*points, foot]))}"')
 
 
 def _escaped(text: str) -> str:

@@ -21,6 +21,9 @@ from .model import RenderGraph
 _PURE = "graphviz-pure"
 _RASTER = ("png", "jpg", "jpeg")
 
+PATIENCE = 60.0
+"""For how many seconds a program may draw."""
+
 
 class BackwardGraph(graphviz.Digraph):  # type: ignore[misc]  # the graphviz package has no types
     """A :class:`graphviz.Digraph` that also draws where no Graphviz is installed. ``model`` is what it shows, as data.
@@ -29,6 +32,10 @@ class BackwardGraph(graphviz.Digraph):  # type: ignore[misc]  # the graphviz pac
     """
 
     model: RenderGraph | None = None
+
+    def __init__(self, name: str, body: list[str], model: RenderGraph) -> None:
+        super().__init__(name, engine="neato", format="svg", body=body)
+        self.model = model
 
     def _pipe_lines(self, engine: str, format: str, input_lines: Iterator[str], *, input_encoding: str, **options: Any) -> bytes:
         return drawn("".join(input_lines), engine, format, **options)
@@ -68,16 +75,23 @@ def drawn(
     """DOT text, laid out and drawn.
 
     Raises:
-        RenderError: if there is no drawing program, or it refuses.
+        RenderError: if there is no drawing program, it refuses, or it is not done in time.
     """
     program = drawing_program()
     if Path(program).stem == _PURE and format in _RASTER:
-        source = source.replace("⊙", "×")  # its built-in font, which only pixels are drawn with, has no such sign
+        source = source.replace("⊙", "ʘ")  # its built-in font, which only pixels are drawn with, has a letter of this form but not the sign
     command = [program, f"-K{engine}", "-T" + ":".join(part for part in (format, renderer, formatter) if part)]
+    if neato_no_op is None and engine == "neato":  # everything has its place already
+        neato_no_op = 2
     if neato_no_op:
         command.append(f"-n{int(neato_no_op)}")
     try:
-        done = subprocess.run(command, input=source.encode(), capture_output=True, check=False)
+        done = subprocess.run(command, input=source.encode(), capture_output=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:
+        raise RenderError(
+            f"render: {program} was not done after {PATIENCE:g} seconds and was stopped. Show less (rolled=True, window=(first, last)), or "
+            "save the DOT text with .save(path) and draw it with another program"
+        ) from error
     except OSError as error:
         raise RenderError(f"render: {program} cannot be run: {error}. The DOT text is in .source") from error
     if done.returncode or not done.stdout:

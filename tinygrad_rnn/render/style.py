@@ -14,7 +14,7 @@ FONT = "Arial"
 class Theme:
     """The colours of a picture, as #rrggbb.
 
-    ``kinds`` are the edges' colours and ``highway`` that of the bold line; ``tints`` fill the gates by name.
+    ``kinds`` are the edges' colours, ``highway`` that of the bold line and ``sign`` that of the words on it; ``tints`` fill the gates.
     """
 
     background: str
@@ -26,6 +26,7 @@ class Theme:
     value: str
     kinds: dict[Kind, str]
     highway: str
+    sign: str
     tints: dict[str, str]
     gate: str
 
@@ -39,7 +40,8 @@ LIGHT = Theme(
     state="#e6e6e6",
     value="#ffffff",
     kinds={"add": "#8c8c8c", "scale": "#0072b2", "matmul": "#d55e00", "route": "#999999"},
-    highway="#009e73",
+    highway="#007f5c",
+    sign="#ffffff",
     tints={"forget": "#d5efe6", "update": "#d5efe6", "input": "#dcebf7", "reset": "#dcebf7", "candidate": "#f6e3ee", "output": "#fbf3cf"},
     gate="#eeeeee",
 )
@@ -53,6 +55,7 @@ DARK = Theme(
     value="#16181c",
     kinds={"add": "#a8a8a8", "scale": "#56b4e9", "matmul": "#f58231", "route": "#7d828a"},
     highway="#20c997",
+    sign="#16181c",
     tints={"forget": "#12463a", "update": "#12463a", "input": "#17395a", "reset": "#17395a", "candidate": "#4f2a42", "output": "#4d4415"},
     gate="#2b2f36",
 )
@@ -61,6 +64,8 @@ THEMES = {"light": LIGHT, "dark": DARK}
 LINES: dict[Kind, str] = {"add": "solid", "scale": "solid", "matmul": "dashed", "route": "dotted"}
 MEANINGS: dict[Kind, str] = {"add": "+  passes on", "scale": "⊙  elementwise", "matmul": "·  matrix", "route": "moves entries"}
 LANE_WIDTH = 6.0
+ARROW = 7.0
+"""The length of an arrow's head, in points."""
 
 
 def width(kind: Kind, gain: float) -> float:

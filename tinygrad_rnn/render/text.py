@@ -28,6 +28,14 @@ _GLYPHS = {
 }
 _LOWER, _UPPER = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"), str.maketrans("₀₁₂₃₄₅₆₇₈₉₋", "0123456789-")
 _SUBSCRIPT = re.compile("₋?[₀-₉]+")
+_TIME = re.compile("ₜ?[₊₋]?[₀-₉]*")
+_ADVANCES = [
+    278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556, 556, 556, 556,
+    556, 556, 278, 278, 584, 584, 584, 556, 1015, 667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833, 722, 778,
+    667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469, 556, 333, 556, 556, 500, 556, 556, 278, 556,
+    556, 222, 222, 500, 222, 833, 556, 556, 556, 556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584,
+]  # fmt: skip
+"""The widths of the characters from space to tilde in Helvetica and Arial, in thousandths of the size (Adobe's font metrics)."""
 _NEAR = 4
 _LONGEST = 48
 
@@ -40,7 +48,7 @@ def cleaned(text: str, longest: int = _LONGEST) -> str:
     return kept
 
 
-def wrapped(text: str, width: int = 16) -> str:
+def wrapped(text: str, width: int = 22) -> str:
     """A long formula on several lines, broken at its spaces."""
     lines = [""]
     for word in text.split(" "):
@@ -49,6 +57,20 @@ def wrapped(text: str, width: int = 16) -> str:
         else:
             lines[-1] = f"{lines[-1]} {word}".lstrip()
     return "\n".join(lines)
+
+
+def text_width(text: str, size: float) -> float:
+    """How wide the widest line of a text is in Arial of a size, in points; a little too much where a sign is not known."""
+    return max(sum(map(_advance, line)) for line in text.split("\n")) * size / 1000
+
+
+def _advance(char: str) -> int:
+    code = ord(char)
+    if 32 <= code < 127:
+        return _ADVANCES[code - 32]
+    if char in "₀₁₂₃₄₅₆₇₈₉₊₋ₜ⁰¹²³⁴⁵⁶⁷⁸⁹ⁿᵀ":
+        return 420
+    return 0 if unicodedata.combining(char) else 1000 if unicodedata.east_asian_width(char) in "WF" else 720
 
 
 def number(value: float) -> str:
@@ -92,3 +114,8 @@ def relative(text: str, time: int | None) -> str:
         return "ₜ" + ("" if not distance else f"{'₊' if distance > 0 else '₋'}{abs(distance)}".translate(_LOWER))
 
     return _SUBSCRIPT.sub(turned, text)
+
+
+def timeless(text: str) -> str:
+    """A symbol without its time: f₃ and fₜ become f."""
+    return _TIME.sub("", text)
