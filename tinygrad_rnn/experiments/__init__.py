@@ -33,7 +33,7 @@ ROWS: dict[int, Row] = {
         Row(4, "both compound: their logarithms add", compound, {"steps": 200, "hidden": 64}),
         Row(
             5,
-            "the gradient by |λ| and T, in four networks",
+            "the gradient by |λ| and T, in several networks",
             through_time,
             {"radii": tuple(r / 10 for r in range(5, 16)), "lengths": (10, 20, 50, 100, 200), "hidden": 64},
         ),

@@ -1,4 +1,4 @@
-"""The gradient at the first step, by eigenvalue and length, for four networks side by side: row 5 of the curriculum."""
+"""The gradient before the first step, by eigenvalue and length, for several networks side by side: row 5 of the curriculum."""
 
 from __future__ import annotations
 
@@ -8,28 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn
 from ..errors import ArgumentError
-from ..flow.logs import log10
-from ..nn.init import generator, orthogonal
+from ..render import sweep
 from ..render.charts import Chart, series
 from ..report import Table, aligned, power_of_ten
-from ..trace import trace
 from .measurement import Claim, Measurement, experiment, holds
-from .vanishing import linear_recurrence
-
-NETWORKS = ("linear", "RNN", "LSTM", "GRU")
 
 
 @dataclass(frozen=True, eq=False)
 class ThroughTime(Measurement):
-    """What is left at the first step of the gradient of the last; all logarithms are to base 10.
+    """What is left of the gradient of the last state at the one before the first step; all logarithms are to base 10.
 
     Attributes:
         network: the names; N of them.
         radius: |λ|; W_hh, or each gate's block of it, is |λ| times an orthogonal matrix; (R,).
         length: T; (L,).
-        log10_left: log₁₀ ‖δ_1‖/‖δ_T‖; (N, R, L).
+        log10_left: log₁₀ ‖δ_0‖/‖δ_T‖; (N, R, L).
     """
 
     network: tuple[str, ...]
@@ -44,7 +38,7 @@ class ThroughTime(Measurement):
             for r, radius in enumerate(self.radius)
             for n, name in enumerate(self.network)
         ]
-        return aligned(("W_hh", "network", *(f"T = {t}" for t in self.length)), rows, "what is left of the gradient at the first step")
+        return aligned(("W_hh", "network", *(f"T = {t}" for t in self.length)), rows, "what is left of the gradient before the first step")
 
     def claims(self) -> tuple[Claim, ...]:
         """Each network by itself: |λ| < 0.9 vanishes, |λ| > 1.2 explodes, and a longer T makes either worse."""
@@ -75,7 +69,7 @@ class ThroughTime(Measurement):
             for r in (0, -1)
             for name, left in zip(self.network, self.log10_left, strict=True)
         )
-        y = "log₁₀ ‖δ₁‖/‖δ_T‖"
+        y = "log₁₀ ‖δ₀‖/‖δ_T‖"
         return Chart("lines", f"T = {self.length[-1]}", "|λ|", y, by_radius), Chart("lines", "By length", "T", y, by_length)
 
 
@@ -84,51 +78,49 @@ def through_time(
     radii: Sequence[float] = (0.5, 0.8, 0.9, 1.0, 1.1, 1.3, 1.5),
     lengths: Sequence[int] = (10, 30, 100),
     *,
-    hidden: int = 16,
-    input_scale: float = 0.1,
+    networks: Sequence[str] = ("linear", "tanh RNN", "tanh RNN, inputs × 0.1", "LSTM, forget bias 1", "GRU"),
+    initialisation: str = "orthogonal",
+    hidden: int = sweep.HIDDEN,
     seed: int = 0,
 ) -> ThroughTime:
     """Claim (row 5): dragging |λ| below 0.9 makes gradients vanish, above 1.2 explode, and a longer T makes it worse.
 
-    A linear recurrence, a tanh RNN, an LSTM and a GRU, each with W_hh (per gate) = |λ| · orthogonal, read the same random inputs; a loss
-    reads the last state. True of the linear one. In the tanh RNN the states grow with |λ| until 1 − h² takes back what W_hh gives; in
-    the LSTM and the GRU the gates decide, and |λ| acts only through them.
+    These are the numbers that the explorer shows (:func:`tinygrad_rnn.render.explorer`), from the same runs: networks whose W_hh (per
+    gate) has the spectral radius |λ| read the same random inputs, and a loss reads the last state. True of the linear one. In the tanh
+    RNN the states grow with |λ| until 1 − h² takes back what W_hh gives; in the LSTM and the GRU the gates decide, and |λ| acts only
+    through them.
 
     Args:
-        radii, lengths: |λ| and T, each T at least 2.
-        hidden, input_scale, seed: H, the standard deviation of the inputs, and the random source.
+        radii, lengths: |λ| and T, each T at least 1.
+        networks: names of the explorer's networks.
+        initialisation: "orthogonal", "Gaussian" or "identity".
+        hidden, seed: H and the random source.
 
     Raises:
-        ArgumentError: for a length below 2, or none.
+        ArgumentError: for a length below 1, no radii or lengths, or names that the explorer does not have.
 
     Example:
         >>> import tinygrad_rnn as tg
         >>> found = tg.experiments.through_time((0.5, 1.5), (10, 40))
-        >>> found.log10_left[0].round(3)          # linear: (T − 1) · log₁₀ |λ|
-        array([[ -2.709, -11.74 ],
-               [  1.585,   6.868]])
+        >>> found.log10_left[0].round(3)          # linear: T · log₁₀ |λ|
+        array([[ -3.01 , -12.041],
+               [  1.761,   7.044]])
     """
-    if not len(lengths) or min(lengths) < 2 or not len(radii):
-        raise ArgumentError(f"through_time: expected radii and lengths of at least 2 steps, got {tuple(radii)} and {tuple(lengths)}")
-    rng = generator(seed)
-    turn, reads = orthogonal((hidden, hidden), rng), rng.standard_normal(hidden)
-    inputs = input_scale * rng.standard_normal((max(lengths), 1, 4))
-    left = np.empty((len(NETWORKS), len(radii), len(lengths)))
-    for r, radius in enumerate(radii):
-        left[0, r] = linear_recurrence(radius * turn, max(lengths) - 1, reads)[np.array(lengths) - 1]
-        for n, name in enumerate(NETWORKS[1:], 1):
-            layer = getattr(nn, name)(4, hidden, init=_blocks(radius), rng=seed)
-            left[n, r] = [_first(layer, inputs[:length], reads) for length in lengths]
-    return ThroughTime(network=NETWORKS, radius=np.array(radii, dtype=float), length=np.array(lengths), log10_left=left)
-
-
-def _blocks(radius: float) -> Any:
-    """An initialiser: |λ| times an orthogonal matrix for every gate."""
-    return lambda shape, rng: radius * np.concatenate([orthogonal((shape[1], shape[1]), rng) for _ in range(shape[0] // shape[1])])
-
-
-def _first(layer: Any, inputs: Any, reads: Any) -> float:
-    """log₁₀ ‖δ_1‖/‖δ_T‖, where a loss reads the last output."""
-    outputs, _ = layer(inputs)
-    states = trace((outputs[-1] * reads).sum(), keep="norms").states()
-    return float(log10(states[1].norm) - log10(states[len(inputs)].norm))
+    if not len(lengths) or min(lengths) < 1 or not len(radii):
+        raise ArgumentError(f"through_time: expected radii and lengths of at least 1 step, got {tuple(radii)} and {tuple(lengths)}")
+    known = {network.name: network for network in sweep.NETWORKS}
+    if unknown := [name for name in networks if name not in known]:
+        raise ArgumentError(f"through_time: there is no network {unknown[0]!r}; expected some of {', '.join(known)}")
+    left = [
+        [
+            [
+                curve.log10_ratio[-1]
+                for _, curve in sweep.curves(known[name], initialisation, radius, tuple(lengths), hidden=hidden, seed=seed)
+            ]
+            for radius in radii
+        ]
+        for name in networks
+    ]
+    return ThroughTime(
+        network=tuple(networks), radius=np.array(radii, dtype=float), length=np.array(lengths), log10_left=np.array(left, dtype=float)
+    )
