@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from . import laws, programs
 from .checks import gradcheck, gradgradcheck
+from .handwritten import BackwardReport, CheckedGradient, check_backward
 from .reproduction import GradcheckError
 
-__all__ = ["GradcheckError", "gradcheck", "gradgradcheck", "laws", "programs"]
+__all__ = [
+    "BackwardReport",
+    "CheckedGradient",
+    "GradcheckError",
+    "check_backward",
+    "gradcheck",
+    "gradgradcheck",
+    "laws",
+    "programs",
+]

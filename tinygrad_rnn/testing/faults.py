@@ -1,0 +1,320 @@
+"""The mistakes that hand-written backward passes make, each as a computation: what the gradients would be with this one mistake.
+
+Faults of a step alter edges of its :class:`~tinygrad_rnn.testing.tape.Tape`; faults in time alter the loop over the steps. They come
+simplest first, since the simplest one that explains the numbers is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..linear_maps import MatMul, Route, Scale
+from .tape import Alteration, Edge, Tape
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake.
+
+    Attributes:
+        text: what is wrong, as the end of a sentence.
+        altered: by number of the edge, what it does instead.
+        unused: the numbers of the results whose cotangent is not used.
+        neighbour: by number of the edge, −1 or +1: it uses the values of the step before or after.
+        loop: what is wrong with the loop over time ("" for nothing).
+        simple: whether it may be combined with a second one.
+    """
+
+    text: str
+    altered: dict[int, Alteration] = field(default_factory=dict)
+    unused: tuple[int, ...] = ()
+    neighbour: dict[int, int] = field(default_factory=dict)
+    loop: str = ""
+    simple: bool = True
+
+    def with_another(self, other: Fault) -> Fault:
+        """Both at once."""
+        return Fault(
+            f"{self.text}; and {other.text}",
+            {**self.altered, **other.altered},
+            self.unused + other.unused,
+            {**self.neighbour, **other.neighbour},
+            self.loop or other.loop,
+        )
+
+    def excludes(self, other: Fault) -> bool:
+        """Whether both alter the same place."""
+        return bool(self.altered.keys() & other.altered.keys()) or bool(self.loop and other.loop) or self.unused == other.unused != ()
+
+
+# -- what an edge can do instead ----------------------------------------------------------------------------------------------
+
+
+def _passed(edge: Edge, g: Any, tape: Tape) -> Any:
+    return g
+
+
+def _dropped(edge: Edge, g: Any, tape: Tape) -> Any:
+    return None
+
+
+def _negated(edge: Edge, g: Any, tape: Tape) -> Any:
+    return -edge.map.pullback(g)
+
+
+def _one_minus(edge: Edge, g: Any, tape: Tape) -> Any:
+    return g * (1.0 - edge.map.factor)  # type: ignore[attr-defined]
+
+
+def _untransposed(edge: Edge, g: Any, tape: Tape) -> Any:
+    return edge.map.pushforward(g)
+
+
+def _turned(edge: Edge, g: Any, tape: Tape) -> Any:
+    return np.swapaxes(edge.map.pullback(g), -1, -2)
+
+
+def _averaged(edge: Edge, g: Any, tape: Tape) -> Any:
+    share = edge.map.pullback(g)
+    return share * (np.size(share) / np.size(g))
+
+
+def _one_row(row: int, edge: Edge, g: Any, tape: Tape) -> Any:
+    share = edge.map.pullback(np.concatenate([g[row:][:1], np.zeros_like(g[1:])]) if row == 0 else g * _only_last(g))
+    return share
+
+
+def _only_last(g: Any) -> Any:
+    mask = np.zeros_like(g)
+    mask[-1] = 1.0
+    return mask
+
+
+def _other_matrix(node: int, turned: bool, edge: Edge, g: Any, tape: Tape) -> Any:
+    matrix = tape.values[node]
+    assert isinstance(edge.map, MatMul)
+    return MatMul(matrix.T if turned else matrix, edge.map.side, flat=edge.map.flat).pullback(g)
+
+
+_FORMS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("{0}", lambda v: v),
+    ("(1 − {0})", lambda v: 1.0 - v),
+    ("(1 − {0}²)", lambda v: 1.0 - v * v),
+    ("{0} (1 − {0})", lambda v: v * (1.0 - v)),
+    ("(1 − tanh²({0}))", lambda v: 1.0 - np.tanh(v) ** 2),
+    ("σ({0}) (1 − σ({0}))", lambda v: 0.25 * (1.0 - np.tanh(0.5 * v) ** 2)),
+    ("{0} > 0", lambda v: 1.0 * (v > 0)),
+)
+
+
+def _other_factor(node: int, form: Callable[[Any], Any], edge: Edge, g: Any, tape: Tape) -> Any:
+    return g * form(tape.values[node])
+
+
+def _other_block(other: int, edge: Edge, g: Any, tape: Tape) -> Any:
+    return tape.edges[other].map.pullback(g)
+
+
+# -- faults of a step ---------------------------------------------------------------------------------------------------------
+
+
+def of_step(tape: Tape, results: Sequence[str]) -> list[Fault]:
+    """Every single mistake in the backward pass of one step, the simplest first."""
+    return [*_left_out(tape), *_turned_round(tape), *_sums(tape), *_paths(tape, results), *_blocks_exchanged(tape), *_other_values(tape)]
+
+
+def _at(edge: Edge) -> str:
+    return f" ({edge.place})" if edge.place else ""
+
+
+def _way(tape: Tape, edge: Edge) -> str:
+    return f"from {tape.names[edge.source]} to {tape.names[edge.target]}"
+
+
+def _is_derivative(edge: Edge) -> bool:
+    return edge.kind == "scale" and edge.siblings == 1
+
+
+def _factor(edge: Edge) -> str:
+    """The factor as a reader writes it."""
+    return edge.label.removeprefix("⊙").strip()
+
+
+def _left_out(tape: Tape) -> Iterator[Fault]:
+    for chain in tape.chains():
+        first, last = tape.edges[chain[0]], tape.edges[chain[-1]]
+        what = f"∂{tape.names[first.source]}/∂{tape.names[last.target]}"
+        yield Fault(f"the derivative {what} is missing{_at(first)}", dict.fromkeys(chain, _passed))
+    for k, edge in enumerate(tape.edges):
+        if edge.kind == "scale":
+            way = _way(tape, edge)
+            if _is_derivative(edge) and np.size(edge.map.factor) > 1:  # type: ignore[attr-defined]
+                name = tape.nodes[edge.source].primitive.name  # type: ignore[union-attr]
+                yield Fault(f"the derivative of {name}, ⊙ {_factor(edge)}, is missing {way}{_at(edge)}", {k: _passed})
+            else:
+                yield Fault(f"the factor {_factor(edge)} is missing {way}{_at(edge)}", {k: _passed})
+    for k, edge in enumerate(tape.edges):
+        if edge.kind == "scale" and np.size(edge.map.factor) > 1:  # type: ignore[attr-defined]
+            yield Fault(
+                f"the factor is {_complement(_factor(edge))} where {_factor(edge)} belongs, {_way(tape, edge)}{_at(edge)}",
+                {k: _one_minus},
+            )
+
+
+def _complement(text: str) -> str:
+    """One minus a factor, as a reader writes it."""
+    inside = text[1:-1] if text.startswith("(") and text.endswith(")") and text.count("(") == 1 else text
+    found = re.fullmatch(r"1 ?[−-] ?([^−+*/-]+)", inside)
+    return found[1] if found else f"1 − {text}" if text.isidentifier() else f"1 − ({text})"
+
+
+def _turned_round(tape: Tape) -> Iterator[Fault]:
+    for k, edge in enumerate(tape.edges):
+        if not isinstance(edge.map, MatMul):
+            continue
+        matrix = np.asarray(edge.map.matrix)
+        name = _matrix_name(tape, edge)
+        if matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]:
+            right = edge.map.side == "right"
+            wrong, belongs = (f"@ {name}", f"@ {_transposed(name)}") if right else (f"{name} @", f"{_transposed(name)} @")
+            yield Fault(f"the weight is transposed: {wrong} where {belongs} belongs, {_way(tape, edge)}{_at(edge)}", {k: _untransposed})
+        shape = np.shape(tape.values[edge.target])
+        if len(shape) == 2 and shape[0] == shape[1]:
+            yield Fault(f"the product that gives d{tape.names[edge.target]} is transposed{_at(edge)}", {k: _turned})
+
+
+def _transposed(name: str) -> str:
+    return name.removesuffix(".T") if name.endswith(".T") else f"{name}.T"
+
+
+def _matrix_name(tape: Tape, edge: Edge) -> str:
+    """What is multiplied with: the other operand of the product."""
+    node = tape.nodes[edge.source]
+    matrix = edge.map.matrix  # type: ignore[attr-defined]
+    for operand in node.operands:
+        value = getattr(operand, "value", operand)
+        if value is matrix or (np.shape(value) == np.shape(matrix) and np.array_equal(value, matrix)):
+            for k, other in enumerate(tape.nodes):
+                if other is operand:
+                    return tape.names[k]
+    return "the matrix"
+
+
+def _sums(tape: Tape) -> Iterator[Fault]:
+    for k, edge in enumerate(tape.edges):
+        small, large = np.shape(tape.values[edge.target]), np.shape(tape.values[edge.source])
+        if isinstance(edge.map, Route) and np.prod(small) < np.prod(large) and large[-len(small) or None :] == small:
+            name = f"d{tape.names[edge.target]}"
+            yield Fault(f"{name} is averaged over the broadcast axis where it must be summed{_at(edge)}", {k: _averaged})
+            yield Fault(
+                f"{name} takes only the first row of the broadcast axis where it must be summed{_at(edge)}", {k: partial(_one_row, 0)}
+            )
+            yield Fault(
+                f"{name} takes only the last row of the broadcast axis where it must be summed{_at(edge)}", {k: partial(_one_row, -1)}
+            )
+
+
+def _paths(tape: Tape, results: Sequence[str]) -> Iterator[Fault]:
+    for k, name in enumerate(results):
+        if len(results) > 1:
+            yield Fault(f"the cotangent d{name} that comes in is not used", unused=(k,))
+    into: dict[int, list[int]] = {}
+    for k, edge in enumerate(tape.edges):
+        into.setdefault(edge.target, []).append(k)
+    for k, edge in enumerate(tape.edges):
+        yield Fault(f"the path {_way(tape, edge)} is missing{_at(edge)}", {k: _dropped})
+    for k, edge in enumerate(tape.edges):
+        yield Fault(f"the sign is wrong {_way(tape, edge)}{_at(edge)}", {k: _negated})
+    for target, arriving in into.items():
+        if len(arriving) > 2:
+            for kept in arriving:
+                only = f"only the share {_way(tape, tape.edges[kept])} is kept: = where += belongs for d{tape.names[target]}"
+                yield Fault(only, {k: _dropped for k in arriving if k != kept})
+
+
+def _blocks_exchanged(tape: Tape) -> Iterator[Fault]:
+    """Gates in the wrong order: two slices of one array."""
+    slices = [k for k, edge in enumerate(tape.edges) if edge.kind == "route" and tape.nodes[edge.source].primitive.name == "index"]  # type: ignore[union-attr]
+    for place, k in enumerate(slices):
+        for other in slices[place + 1 :]:
+            one, two = tape.edges[k], tape.edges[other]
+            if one.target == two.target and np.shape(tape.values[one.source]) == np.shape(tape.values[two.source]):
+                text = f"the blocks of {tape.names[one.source]} and {tape.names[two.source]} are exchanged"
+                yield Fault(text, {k: partial(_other_block, other), other: partial(_other_block, k)})
+
+
+def _other_values(tape: Tape) -> Iterator[Fault]:
+    """The right formula with the wrong array in it."""
+    for k, edge in enumerate(tape.edges):
+        if isinstance(edge.map, MatMul):
+            matrix = np.asarray(edge.map.matrix)
+            name = _matrix_name(tape, edge)
+            for node, value in enumerate(tape.values):
+                for turned in (False, True):
+                    if matrix.ndim == value.ndim == 2 and (value.T if turned else value).shape == matrix.shape:
+                        other = tape.names[node]
+                        if other == name or (turned and value.shape[0] != value.shape[1] and other == _transposed(name)):
+                            continue
+                        text = f"{_transposed(other) if turned else other} where {name} belongs, {_way(tape, edge)}{_at(edge)}"
+                        yield Fault(f"it multiplies by {text}", {k: partial(_other_matrix, node, turned)}, simple=False)
+        elif isinstance(edge.map, Scale) and np.size(edge.map.factor) > 1:
+            shape = np.shape(edge.map.factor)
+            for node, value in enumerate(tape.values):
+                if np.shape(value) == shape:
+                    for form, function in _FORMS:
+                        wrong = form.format(tape.names[node])
+                        if wrong != _factor(edge):
+                            text = f"the factor is {wrong} where {_factor(edge)} belongs, {_way(tape, edge)}{_at(edge)}"
+                            yield Fault(text, {k: partial(_other_factor, node, function)}, simple=False)
+    for chain in tape.chains():
+        first, last = tape.edges[chain[0]], tape.edges[chain[-1]]
+        what = f"∂{tape.names[first.source]}/∂{tape.names[last.target]}"
+        for node, value in enumerate(tape.values):
+            if np.shape(value) == np.shape(tape.values[first.source]):
+                for form, function in _FORMS:
+                    altered: dict[int, Alteration] = dict.fromkeys(chain, _passed)
+                    altered[chain[0]] = partial(_other_factor, node, function)
+                    text = f"the derivative {what} is taken as {form.format(tape.names[node])}{_at(first)}"
+                    yield Fault(text, altered, simple=False)
+
+
+# -- faults in time -----------------------------------------------------------------------------------------------------------
+
+LOOPS = {
+    "no dnext": "the cotangent that the later step hands back (dnext_h) is not added to the one of the output",
+    "only dnext": "the cotangents of the outputs are not added, but for the last step's",
+    "last share": "the step's share is assigned (=) where it must be added (+=): only that of the first time step is left",
+    "first share": "only the share of the last time step is kept; those of the others are not added",
+    "forward": "the loop runs forward in time; it must go from the last step to the first",
+    "not first": "the first time step is left out of the loop",
+    "not last": "the last time step is left out of the loop",
+    "output before": "the time index of the output's cotangent is off by one: step t reads that of step t − 1",
+    "output after": "the time index of the output's cotangent is off by one: step t reads that of step t + 1",
+    "cache before": "the time index of the cache is off by one: step t uses the values of step t − 1",
+    "cache after": "the time index of the cache is off by one: step t uses the values of step t + 1",
+    "x before": "the time index is off by one: the gradient of x at step t is written to step t − 1",
+    "x after": "the time index is off by one: the gradient of x at step t is written to step t + 1",
+    "initial total": "the initial state's gradient is the cotangent of the first state, not yet handed back through the first step",
+    "initial output": "the initial state's gradient is the first output's cotangent, not handed back through the first step",
+    "accumulated": "what is handed back from step to step is added up (+=) where it must be replaced (=)",
+}
+"""What is wrong with a loop over time."""
+
+
+def in_time(tape: Tape, parts: Sequence[str]) -> list[Fault]:
+    """Every single mistake in the loop over the steps, and at one multiplication its time index."""
+    found = [Fault(text, loop=loop) for loop, text in LOOPS.items()]
+    if len(parts) > 1:
+        for k, part in enumerate(parts):
+            found.append(Fault(f"the cotangent d{part} that the later step hands back is not used", loop=f"no part {k}"))
+    for k, edge in enumerate(tape.edges):
+        for shift, words in ((-1, "before"), (1, "after")):
+            text = f"the time index is off by one: the multiplication {_way(tape, edge)} uses the values of the step {words}"
+            found.append(Fault(text, neighbour={k: shift}, simple=False))
+    return found
