@@ -6,5 +6,18 @@ from .backward import backward_graph
 from .equation import Equation, equation
 from .explorer import explorer
 from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode
+from .player import player
+from .plot import plot
 
-__all__ = ["Equation", "RenderCluster", "RenderEdge", "RenderGraph", "RenderNode", "backward_graph", "equation", "explorer"]
+__all__ = [
+    "Equation",
+    "RenderCluster",
+    "RenderEdge",
+    "RenderGraph",
+    "RenderNode",
+    "backward_graph",
+    "equation",
+    "explorer",
+    "player",
+    "plot",
+]

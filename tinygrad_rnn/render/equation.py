@@ -20,6 +20,7 @@ from ..tensor import Tensor
 from ..trace import Landmark, Trace
 from .fold import Edge, Flow
 from .notation import as_latex, as_mathml, as_text, escaped, held, symbol
+from .text import cleaned
 
 _LONGEST = 60
 _STATES = ("hidden", "cell")
@@ -239,7 +240,8 @@ class Names:
 
     def _forward(self, info: NodeInfo, depth: int) -> tuple[str, int] | None:
         """How a nameless value was computed, if that is short."""
-        if info.order == 0 or info.order in self._chosen or info.order in self._values:
+        known = self._values.get(info.order)
+        if info.order == 0 or info.order in self._chosen or (known is not None and not self.symbols[known].startswith("(")):
             return self.symbols[self.value(info)], _ATOM
         if info.name is None and info.op in _PASSED_ON and info.operands:
             return self._forward(info.operands[0], depth)
@@ -294,7 +296,7 @@ class Term:
     """A part of a sum.
 
     ``block`` says that it is placed at these columns of an array of this width; ``paths`` is what it consists of; ``plain`` whether
-    that is one product.
+    that is one product; ``parts`` are those of [a; b], with the terms that each is the sum of.
     """
 
     formula: str
@@ -302,6 +304,7 @@ class Term:
     paths: tuple[tuple[int | None, tuple[int, ...]], ...]
     block: tuple[int, int, int] | None = None
     plain: bool = True
+    parts: tuple[tuple[str, tuple[Term, ...]], ...] = ()
 
 
 def _bracketed(formula: str, level: int, least: int) -> str:
@@ -324,17 +327,18 @@ def gathered(terms: Sequence[Term]) -> list[Term]:
     for term in blocks:
         assert term.block is not None
         spans.setdefault(term.block[:2], []).append(term)
-    at, parts = 0, []
+    at, parts = 0, list[tuple[str, tuple[Term, ...]]]()
     for (start, stop), several in sorted(spans.items()):
         if start < at:  # they overlap: each for itself
             return others + [_placed(term) for term in blocks]
-        parts += ["0"] * (start > at) + [_summed([term.formula for term in several])]
+        parts += [("0", ())] * (start > at) + [(_summed([term.formula for term in several]), tuple(several))]
         at = stop
     width = blocks[0].block[2] if blocks[0].block else 0
-    parts += ["0"] * (at < width)
+    parts += [("0", ())] * (at < width)
     if len(parts) == 1:
         return others + [Term(term.formula, term.level, term.paths, None, term.plain) for term in blocks]
-    return [*others, Term(f"[{'; '.join(parts)}]", _ATOM, tuple(path for term in blocks for path in term.paths), plain=False)]
+    formula = f"[{'; '.join(part for part, _ in parts)}]"
+    return [*others, Term(formula, _ATOM, tuple(path for term in blocks for path in term.paths), plain=False, parts=tuple(parts))]
 
 
 def _placed(term: Term) -> Term:
@@ -459,12 +463,23 @@ class System:
         formula, level = self._product(formula, level, step)
         return [Term(formula, level, extended(terms), None, plain)]
 
+    def label(self, step: BackwardStep) -> str:
+        """The multiplication of a step, with the symbols of the lines."""
+        return as_text(self._label(step), self.names.symbols)
+
+    def multiplied(self, formula: str, step: BackwardStep) -> str:
+        """One formula, multiplied by one step of the ledger."""
+        return self._product(formula, _ATOM, step)[0]
+
+    def _label(self, step: BackwardStep) -> str:
+        if "{" not in step.template:
+            return cleaned(step.template)
+        numbers = [held(self.names.value(operand)) for operand in step.node.operands]
+        return step.template.format(*numbers, out=held(self.names.value(step.node)))
+
     def _product(self, formula: str, level: int, step: BackwardStep) -> tuple[str, int]:
         """A formula, multiplied."""
-        label = step.template
-        if "{" in label:
-            numbers = [held(self.names.value(operand)) for operand in step.node.operands]
-            label = label.format(*numbers, out=held(self.names.value(step.node)))
+        label = self._label(step)
         if step.kind == "scale":
             factor = label.removeprefix("⊙ ") if label.startswith("⊙ ") else f"“{label}”"
             factor = re.sub("(\ue001)\\(", "\\1 ⊙ (", factor)
@@ -521,8 +536,8 @@ class System:
             return False
         with np.errstate(all="ignore"):
             arrived = sum(one.contribution for one in into)
-            size = norm_of(arrived)
-            return bool(math.isfinite(size) and not norm_of(arrived - step.cotangent) <= 1e-3 * size)
+            size = float(np.max(np.abs(arrived), initial=0.0))
+            return math.isfinite(size) and not float(np.max(np.abs(arrived - step.cotangent), initial=0.0)) <= 1e-3 * size
 
     def called(self, node: int) -> str:
         """The symbol that stands for a value in the lines."""

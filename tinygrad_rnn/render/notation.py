@@ -61,14 +61,15 @@ def as_mathml(formula: str, symbols: Sequence[str]) -> str:
     return _mathml(parsed(formula, symbols))
 
 
-def parsed(formula: str, symbols: Sequence[str]) -> Tree:
-    """A formula as a tree."""
+def parsed(formula: str, symbols: Sequence[str] | None) -> Tree:
+    """A formula as a tree; without ``symbols`` each stays ("held", number)."""
     stack: list[tuple[str, list[Tree]]] = [("", [])]
     for match in _TOKENS.finditer(formula):
         kind, token = str(match.lastgroup), match.group()
         parts = stack[-1][1]
         if kind == "held":
-            parts.append(_symbol_tree(symbols[int(token[1:-1])]))
+            number = int(token[1:-1])
+            parts.append(("held", number) if symbols is None else _symbol_tree(symbols[number]))
         elif kind == "num":
             parts.append(("num", token))
         elif kind == "sign":
@@ -115,6 +116,26 @@ def _attach(parts: list[Tree], below: Any, above: Any) -> None:
         parts.append(("script", base[1], base[2], above))
     else:
         parts.append(("script", base, below, above))
+
+
+def as_json(formula: str) -> Any:
+    """A formula for a page's script: a number is a symbol, a text begins with the letter of its kind, a list is a row or a script."""
+    return _plain(parsed(formula, None))
+
+
+def symbol_as_json(text: str) -> Any:
+    """A symbol in the same way."""
+    return _plain(_symbol_tree(text))
+
+
+def _plain(tree: Tree) -> Any:
+    kind = tree[0]
+    if kind == "row":
+        return ["r", *map(_plain, tree[1])]
+    if kind == "script":
+        _, base, below, above = tree
+        return ["s", _plain(base), below, _plain(above) if isinstance(above, tuple) else above]
+    return tree[1] if kind == "held" else kind[0] + str(tree[1])
 
 
 # -- LaTeX --------------------------------------------------------------------------------------------------------------------

@@ -6,10 +6,14 @@ import base64
 import hashlib
 import html
 import json
+import re
 from typing import Any
 
 from ..errors import RenderError
 from .style import DARK, LIGHT, Theme
+
+_NO_TEXT = re.compile("[<\ud800-\udfff\u2028\u2029]")
+"""What must not stand in the data as it is: it could begin a tag, or cannot be encoded."""
 
 _TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
@@ -53,7 +57,7 @@ def page(*, title: str, body: str, data: Any = None, script: str = "", style: st
         if f"</{name}" in text.lower() or "<!--" in text:
             raise RenderError(f"page: the {name} must not contain </{name} or <!--; split the text where it does")
     try:
-        written = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        written = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise RenderError(f"page: the data is not JSON ({error}); pass it through report.plain first") from None
     policy = (
@@ -65,7 +69,7 @@ def page(*, title: str, body: str, data: Any = None, script: str = "", style: st
         title=html.escape(title.encode("utf-8", "replace").decode()),
         style=style,
         body=body.encode("utf-8", "replace").decode(),
-        data=written.replace("<", "\\u003c"),
+        data=_NO_TEXT.sub(lambda match: f"\\u{ord(match[0]):04x}", written),
         script=script,
     )
 
