@@ -523,7 +523,7 @@ class GRUConventions(Measurement):
             holds("u = 0 keeps the past: direct gradient", "1", kept, kept == 1.0, "exactly 1 after all steps, both variants"),
             holds("u = 0 keeps the past: the state", "unchanged", f"moves by {number(moved)}", moved < 1e-12, "by less than 1e-12"),
             holds("(1 − u) h + u ñ and (1 − z) n + z h with u = 1 − z", "the same network", apart, apart < 1e-12, "outputs to 1e-12"),
-            holds("factor of the direct path", "z_t", factor, factor == 0.0, "equal, to the last bit", source="DESIGN, Cho et al. 2014"),
+            holds("factor of the direct path", "z_t", factor, factor == 0.0, "equal, to the last bit", source="Cho et al. 2014"),
         )
 
     def charts(self) -> tuple[Chart, ...]:
@@ -563,8 +563,8 @@ def gru_conventions(*, inputs: int = 3, hidden: int = 4, steps: int = 10, seed: 
     if steps < 2:
         raise ArgumentError(f"gru_conventions: expected at least 2 steps, got {steps}")
     rng = generator(seed)
-    shapes = (("W", (hidden, inputs)), ("U", (hidden, hidden)), ("b", (1, hidden)))
-    w = {f"{m}_{g}": rng.standard_normal(s).squeeze(0 if m == "b" else ()) / np.sqrt(s[1]) for m, s in shapes for g in "run"}
+    shapes = {"W": (hidden, inputs), "U": (hidden, hidden), "b": (hidden,)}  # matrices / √columns, so that rounding does not grow over time
+    w = {f"{m}_{g}": rng.standard_normal(size) / math.sqrt(math.prod(size[1:])) for m, size in shapes.items() for g in "run"}
     sequence, first = rng.standard_normal((steps, inputs)), rng.uniform(-1.0, 1.0, hidden)
     rows, outputs = [], {}
     for reset in ("after", "before"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,9 +157,13 @@ def same(x: Any) -> Any:
 
 
 def _drawn(inputs: int, hidden: int, rng: np.random.Generator) -> Weights:
-    """Random weights as leaves: those of :data:`SHARED`."""
+    """Random weights as leaves, those of :data:`SHARED`: normal, matrices divided by √columns, so that rounding does not grow over time."""
     shapes = {"W": (hidden, inputs), "U": (hidden, hidden), "b": (hidden,)}
-    return {name: tensor(rng.standard_normal(shapes[name[0]]), requires_grad=True, name=name) for name in SHARED}
+    size = {name: shapes[name[0]] for name in SHARED}
+    return {
+        name: tensor(rng.standard_normal(size[name]) / math.sqrt(math.prod(size[name][1:])), requires_grad=True, name=name)
+        for name in SHARED
+    }
 
 
 def _gate(w: Weights, g: str) -> Gate:
