@@ -52,10 +52,16 @@ class Table:
         import html
 
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+
+        def shown(cell: str) -> str:
+            text = html.escape(cell)
+            return f'<td><pre style="text-align:left">{text}</pre></td>' if "\n" in cell else f"<td>{text}</td>"
+
+        body = "".join(f"<tr>{''.join(map(shown, row))}</tr>" for row in self.rows)
         said = ". ".join(filter(None, (self.title, self.caption)))
         caption = f"<caption>{html.escape(said)}</caption>".replace("\n", "<br>")
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        whole = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return whole.encode("utf-8", "replace").decode()
 
 
 class Shown:

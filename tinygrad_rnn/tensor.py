@@ -20,6 +20,7 @@ from . import ops
 from .errors import ArgumentError, DtypeError, GraphError, ShapeError, UnsupportedError
 from .graph import Constant, Leaf, Mark, Node, quiet, state
 from .primitive import Opaque, Primitive
+from .report import aligned
 from .steps import subscripted
 from .walk import Backward, Observer
 
@@ -311,6 +312,14 @@ class Tensor:
         if self.name is not None:
             extras.append(f"name={self.name!r}")
         return "Tensor(" + ", ".join([text, *extras]) + ")"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the value, the gradient if there is one, and where it comes from; large arrays shortened."""
+        node = self._node
+        made = "without a gradient" if node is None else f"made by {node.primitive.name}" if node.primitive else "a leaf with a gradient"
+        parts = [("value", self._value), *([] if self.grad is None else [("grad", self.grad.value)])]
+        rows = [(name, np.array2string(array, separator=", ", threshold=200)[:4000]) for name, array in parts]
+        return aligned(("", ""), rows, f"{self.name or 'Tensor'}: {self._value.dtype}, shape {self.shape}", made)._repr_html_()
 
     def __format__(self, spec: str) -> str:
         return format(self._value.item() if self._value.size == 1 and spec else self._value if spec else str(self), spec)

@@ -447,7 +447,8 @@ class Trace:
         return f"<trace of {self.root.symbol}: {len(self)} steps, layers {list(self.layers)}>"
 
     def _repr_html_(self) -> str:
-        return self.summary()._repr_html_()
+        """What a notebook shows: how many multiplications of which kind, and the first of them."""
+        return self.summary()._repr_html_() + self.table(10)._repr_html_()
 
 
 @contextmanager

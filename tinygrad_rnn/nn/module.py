@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import ArgumentError, DtypeError, ShapeError, StateError
 from ..graph import scope
+from ..report import aligned
 from ..tensor import Tensor, as_array
 
 
@@ -182,6 +183,29 @@ class Module:
             lines.append("  " * (path.count(".") + 1 if path else 0) + (f"{path}: " if path else "") + type(module).__name__)
             lines[-1] += f"({', '.join(settings + shapes)})"
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the modules as a tree, each with its own parameters and how many numbers they hold."""
+        rows, seen, total = [], {id(self)}, 0
+        pending = deque([("", cast(Module, self))])
+        while pending:
+            path, module = pending.popleft()
+            own, inside = [], []
+            for name, member in module._members():
+                if id(member) not in seen:
+                    seen.add(id(member))
+                    if isinstance(member, Module):
+                        inside.append((f"{path}.{name}" if path else name, member))
+                    else:
+                        own.append((name, member))
+            pending.extendleft(reversed(inside))
+            count = sum(member.size for _, member in own)
+            total += count
+            settings = ", ".join(f"{key}={value!r}" for key, value in module._settings().items())
+            shapes = "\n".join(f"{name} {member.shape}" for name, member in own)
+            rows.append((path, f"{type(module).__name__}({settings})", shapes, f"{count:,}"))
+        caption = f"{len(rows) - 100} more modules" if len(rows) > 100 else ""
+        return aligned(("name", "module", "its parameters", "numbers"), rows[:100], f"{total:,} numbers to learn", caption)._repr_html_()
 
     def _settings(self) -> dict[str, Any]:
         """What ``repr`` says of a module besides its parameters' shapes."""
