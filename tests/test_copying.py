@@ -100,3 +100,48 @@ def test_results_and_optimisers_are_copied(way):
     before = held.weight.value.copy()
     twin.step()
     assert not np.array_equal(held.weight.value, before)
+
+
+MODULES = {
+    "RNN": (lambda: nn.RNN(4, 3, nonlinearity="relu", rng=0), np.ones((3, 2, 4))),
+    "LSTM": (lambda: nn.LSTM(4, 3, 2, bidirectional=True, dropout=0.5, rng=0), np.ones((3, 2, 4))),
+    "GRU": (lambda: nn.GRU(4, 3, reset="before", rng=0), np.ones((3, 2, 4))),
+    "RNNCell": (lambda: nn.RNNCell(4, 3, rng=0), np.ones((2, 4))),
+    "LSTMCell": (lambda: nn.LSTMCell(4, 3, rng=0), np.ones((2, 4))),
+    "GRUCell": (lambda: nn.GRUCell(4, 3, rng=0), np.ones((2, 4))),
+    "Linear": (lambda: nn.Linear(4, 3, rng=0), np.ones((2, 4))),
+    "Embedding": (lambda: nn.Embedding(5, 3, rng=0), np.array([0, 4, 4])),
+    "Sequential": (lambda: nn.Sequential(nn.Linear(4, 4, rng=0), nn.LayerNorm(4), nn.Dropout(0.5, rng=0)), np.ones((2, 4))),
+    "Residual": (lambda: nn.Residual(nn.Linear(4, 4, rng=0)), np.ones((2, 4))),
+    "Highway": (lambda: nn.Highway(4, rng=0), np.ones((2, 4))),
+    "SelfAttention": (lambda: nn.SelfAttention(4, 2, rng=0), np.ones((3, 2, 4))),
+    "TransformerBlock": (lambda: nn.TransformerBlock(4, 2, rng=0), np.ones((3, 2, 4))),
+}
+
+
+def trained(module, x):
+    """The output and all gradients of one pass."""
+    out = module(x)
+    while isinstance(out, tuple):
+        out = out[0]
+    for parameter in module.parameters():
+        parameter.grad = None
+    (out * out).sum().backward()
+    return [out.value, *(parameter.grad.value for parameter in module.parameters())]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_are_copied(name, way):
+    """A copy of any module computes and learns the same, dropout's draws included, and a deep one shares no parameter."""
+    make, x = MODULES[name]
+    module = make()
+    module(x)  # it has been used: dropout has drawn
+    twin = WAYS[way](module)
+    assert type(twin) is type(module)
+    pairs = list(zip(module.parameters(), twin.parameters(), strict=True))
+    assert all((a is b) == (way == "copy") for a, b in pairs)
+    if way == "copy":
+        module.eval()  # a shallow copy shares its source of random numbers as well
+    for found, expected in zip(trained(twin, x), trained(module, x), strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -14,7 +14,7 @@ import pytest
 from measures import peak
 
 import tinygrad_rnn as tg
-from tinygrad_rnn import nn, optim
+from tinygrad_rnn import flow, nn, optim
 from tinygrad_rnn.graph import Node
 
 
@@ -268,6 +268,33 @@ def test_no_reference_cycles(no_collector):
         gc.garbage.clear()
     assert ours == []
     assert not [thing for thing in gc.get_objects() if type(thing) is Node]
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU], ids=lambda kind: kind.__name__)
+def test_no_reference_cycles_in_layers_and_instruments(kind, no_collector):
+    """Nor does anything that a layer, a trace, an instrument or an optimiser makes."""
+
+    def use_everything():
+        layer = kind(2, 3, 2, rng=0)
+        loss = (layer(np.ones((4, 2, 2)), lengths=[4, 2])[0] ** 2).sum()
+        trace = tg.trace(loss)
+        trace.summary()
+        for result in (
+            flow.vanishing_product(trace, trace.layers[0]),
+            flow.highway(trace, trace.layers[0]),
+            flow.timescales(trace, trace.layers[0]),
+            flow.step_jacobians(trace, trace.layers[0]),
+            flow.split_paths(trace, layer.weight_hh_l0),
+            flow.bptt_matrix([loss], layer.weight_hh_l0),
+        ):
+            result.table()
+        (loss + flow.omega(loss)).backward()
+        optim.Adam(layer.parameters()).step()
+
+    use_everything()
+    gc.collect()
+    use_everything()
+    blocks_in_use()
 
 
 def test_a_pass_keeps_no_cotangents():
