@@ -238,10 +238,6 @@ def attractors(
     )
 
 
-FULL_ATTRACTORS = {"network": NETWORKS, "hidden": 32, "updates": 600, "seeds": 5}
-"""The full setting of row 8."""
-
-
 # -- 23: the cat ----------------------------------------------------------------------------------------------------------------
 
 
@@ -371,7 +367,3 @@ def the_cat(
         error=np.array([[value["error"] for value in row] for row in by_network]),
         right=np.array([np.mean([all(value["right"]) for value in row]) for row in by_network]),
     )
-
-
-FULL_CAT = {"hidden": 32, "updates": 1500, "seeds": 5}
-"""The full setting of row 23."""

@@ -256,14 +256,3 @@ def length_limits(
         chance=np.array([TASKS[name].chance for name in task]),
         updates=np.median(by_axes("updates"), axis=-1),
     )
-
-
-FULL = {
-    "task": ("adding", "temporal order"),
-    "network": ("RNN", "orthogonal RNN", "LSTM", "GRU"),
-    "steps": (10, 20, 30, 50, 70, 100, 150, 200),
-    "seeds": 5,
-    "hidden": 32,
-    "updates": 3000,
-}
-"""The full setting of row 7."""

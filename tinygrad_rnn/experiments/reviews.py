@@ -364,18 +364,3 @@ def sentiment(
         words=tuple(tuple(tasks.words(sentence)) for sentence in SHOWN),
         shares=tuple(np.array([np.mean([value["shown"][s] for value in row], axis=0) for row in recurrent]) for s in range(len(SHOWN))),
     )
-
-
-FULL = {
-    "hidden": 64,
-    "embedding": 48,
-    "dropout": 0.5,
-    "batch": 64,
-    "updates": 3000,
-    "every": 130,
-    "patience": 6,
-    "lr": 2e-3,
-    "sentences": None,
-    "seeds": 5,
-}
-"""The full setting of row 18."""
