@@ -1,13 +1,18 @@
 """The vanishing product and the highway, against plain NumPy derivations."""
 
+import gc
 import json
 import math
+import sys
+import tracemalloc
 
+import measures
 import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import errors, flow, nn
+from tinygrad_rnn.flow import stretches
 
 STEPS, BATCH, INPUT, HIDDEN = 12, 2, 3, 5
 
@@ -263,3 +268,75 @@ def test_one_step_has_nothing_to_compare():
     ledger, _ = traced(nn.LSTM(INPUT, HIDDEN, rng=0), steps=1)
     assert flow.vanishing_product(ledger).verdict.startswith("one step only")
     assert "one step only" in str(flow.highway(ledger))
+
+
+# -- cost -----------------------------------------------------------------------------------------------------------------------
+
+
+def calls(function):
+    """How many functions, of Python or of C, a call calls."""
+    count = 0
+
+    def tell(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    gc.disable()  # it may call functions of others
+    sys.setprofile(tell)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return count
+
+
+@pytest.mark.parametrize("keep", ["arrays", "norms"])
+@pytest.mark.parametrize("make", [nn.RNN, nn.LSTM, nn.GRU])
+def test_ledger_product_and_highway_cost_in_proportion_to_the_steps(make, keep):
+    """Every fifteen steps take the same calls and the same memory; here the gradient leaves the range of floats after some ten."""
+    network = make(INPUT, 16, init=1e-30, rng=0)
+    if make is not nn.RNN:
+        network.bias_l0.value = np.full(network.bias_l0.shape, -70.0)
+
+    def all_three(steps):
+        outputs, _ = network(np.random.default_rng(0).standard_normal((steps, 1, INPUT)))
+        ledger = tg.trace(outputs[-1].sum(), keep=keep)
+        flow.vanishing_product(ledger)
+        flow.highway(ledger) if keep == "arrays" else flow.highway_steps(ledger)
+
+    all_three(45)
+    first, second, third = (calls(lambda steps=steps: all_three(steps)) for steps in (15, 30, 45))
+    assert third - second == pytest.approx(second - first, rel=0.02)
+    assert measures.peak(lambda: all_three(64)) < 2.6 * measures.peak(lambda: all_three(32))
+
+
+def test_a_ledger_of_norms_holds_the_same_per_step_whatever_the_size():
+    """Its memory is proportional to the steps and knows neither the units nor the batch."""
+
+    def held(steps, batch, size):
+        outputs, _ = nn.LSTM(INPUT, size, rng=0)(np.ones((steps, batch, INPUT)))
+        loss, kept = outputs[-1].sum(), []
+        tracemalloc.start()
+        try:
+            for _ in range(2):  # the first also fills caches
+                before = tracemalloc.get_traced_memory()[0]
+                kept.append(tg.trace(loss, keep="norms"))
+                assert len(kept[-1].steps) and len(kept[-1].states())
+            return tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+
+    small = held(60, 1, 4)
+    assert held(60, 8, 64) == pytest.approx(small, rel=0.05)
+    assert held(120, 1, 4) == pytest.approx(2 * small, rel=0.2)
+
+
+@pytest.mark.parametrize("make", [nn.RNN, nn.LSTM, nn.GRU])
+def test_steps_that_are_alike_are_done_at_once(make):
+    """All steps of a layer differ in their factors only, so they are one run."""
+    for steps in (20, 200):
+        ledger = tg.trace(make(INPUT, 4, rng=0)(np.zeros((steps, 1, INPUT)))[0][-1].sum())
+        found = stretches.stretches(ledger.steps, ledger.states())
+        assert stretches.alike(found, 1000) == [list(range(steps - 1))]
+        assert [len(run) for run in stretches.alike(found, 10)][:-1] == [10] * ((steps - 1) // 10)

@@ -274,11 +274,16 @@ def _beside(factors: Any, arrays: Any) -> Any:
     return arrays * np.reshape(factors, (-1,) + (1,) * (arrays.ndim - 1))
 
 
+def _norms(arrays: Any) -> Any:
+    """The norm of each entry of the first axis."""
+    return norms_of(arrays) if len(arrays) > 1 else np.array([quiet_norm(array) for array in arrays])
+
+
 def _lengths(arrays: Sequence[Any], count: int) -> Any:
     """The norm of each entry of the first axis, over several arrays."""
     total = np.zeros(count)
     for array in arrays:
-        total = np.hypot(total, norms_of(array))
+        total = np.hypot(total, _norms(array))
     return total
 
 
@@ -317,7 +322,7 @@ class _Crossing:
             pull(linear_map, stack, share)
             if step.kind in ("scale", "matmul"):
                 arriving, leaving = (held.whole().values.sum(0).reshape(count, -1) for held in (stack, share))
-                passed.append((place, norms_of(leaving) / norms_of(arriving), leaving))
+                passed.append((place, _norms(leaving) / _norms(arriving), leaving))
             target = stacks.setdefault(step.operand.order, Stack(share.shape))
             for where, slab in share.parts.items():
                 target.add(where, slab)
@@ -330,9 +335,7 @@ class _Crossing:
             for way, number_of_bin in named.items()
         }
         cell = stacks.get(model.starts.get("cell", 0))
-        self.on_cell = (
-            np.full(count, math.nan) if cell is None or not cell.parts else norms_of(cell.whole().values.sum(0).reshape(count, -1))
-        )
+        self.on_cell = np.full(count, math.nan) if cell is None or not cell.parts else _norms(cell.whole().values.sum(0).reshape(count, -1))
         self.edges = [(model.path[place], gain, share) for place, gain, share in self.shares(model, maps, passed)]
 
     def shares(self, model: Stretch, maps: dict[int, LinearMap], passed: list[tuple[int, Any, Any]]) -> Iterator[tuple[int, Any, Any]]:
