@@ -130,6 +130,11 @@ def test_the_initialisation_reaches_the_weights(tmp_path, capsys):
         (["render", "--window", "1"], "2 arguments"),
         (["render", "--window", "9", "4"], "shows no step"),
         (["render", "--theme", "sepia"], "choose from"),
+        (["play", "--out", "page.svg"], "ends in .html"),
+        (["play", "--steps", "1"], "from 2 to"),
+        (["explore", "--out", "nowhere/page.html"], "no folder"),
+        (["explore", "--hidden", "0"], "from 1 to"),
+        (["explore", "--steps", "9"], "unrecognized"),
     ],
 )
 def test_bad_input_is_one_line_exit_code_2_and_nothing_written(arguments, message, tmp_path, monkeypatch, capsys):

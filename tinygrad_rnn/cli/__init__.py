@@ -19,6 +19,7 @@ from .options import PROGRAM, flat
 COMMANDS = {
     "trace": "trace one network and print its ledger of backward multiplications",
     "render": "draw the backward graph of one network",
+    "play": "write a page that plays a backward pass, multiplication by multiplication",
     "explore": "write a page with two sliders, ∣λ∣ and T, over what the engine measured",
     "reproduce": "measure the claims of the curriculum, beside what was published",
     "exercise": "check an answer to one of the four exercises, and say what is wrong with it",

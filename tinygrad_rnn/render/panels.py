@@ -54,7 +54,7 @@ def vanishing_product(result: Any) -> list[Panel]:
         _legend(ax, theme)
 
     def parts(ax: Any, theme: Theme) -> None:
-        _line(ax, result.lag, log10(result.gain), theme.text, "gain", width=2.0)
+        _line(ax, result.lag, log10(result.gain), theme.muted, "gain", width=3.6)
         if splits:
             _line(ax, result.lag, log10(result.saturation), theme.kinds["scale"], "saturation ‖Dδ‖/‖δ‖")
             _line(ax, result.lag, log10(result.weight), theme.kinds["matmul"], "weight ‖W_hhᵀDδ‖/‖Dδ‖")
