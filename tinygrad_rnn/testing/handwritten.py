@@ -55,14 +55,19 @@ class CheckedGradient:
     got: float
     explanation: str
 
+    @property
+    def what(self) -> str:
+        """Right or wrong, and where, in words."""
+        if self.right:
+            return f"{self.name} is right"
+        if self.entry is None:
+            return f"{self.name} has shape {self.shape}, expected {self.expected_shape}"
+        return f"{self.name} is wrong at entry {self.entry}: expected {self.expected:.6g}, got {self.got:.6g}"
+
     def __str__(self) -> str:
         if self.right:
-            return f"{self.name} is right."
-        if self.entry is None:
-            what = f"{self.name} has shape {self.shape}, expected {self.expected_shape}"
-        else:
-            what = f"{self.name} is wrong at entry {self.entry}: expected {self.expected:.6g}, got {self.got:.6g}"
-        return f"{what}: {self.explanation}." if self.explanation else f"{what}; no known mistake gives these numbers."
+            return f"{self.what}."
+        return f"{self.what}: {self.explanation}." if self.explanation else f"{self.what}; no known mistake gives these numbers."
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +101,15 @@ class BackwardReport(Result):
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """What there is to say: of the whole, then of each gradient."""
+        """What there is to say: of the whole, then of each gradient that is wrong, then of the others."""
         if all(gradient.right for gradient in self.gradients):
             return (f"{self.function}: all {len(self.gradients)} gradients are right.", *self.notes)
-        several = sum(not gradient.right for gradient in self.gradients) > 1
-        whole = [f"One mistake explains all of it: {self.fault}."] if self.fault and several else []
-        return (*whole, *map(str, self.gradients), *self.notes)
+        wrong = [gradient for gradient in self.gradients if not gradient.right]
+        whole = [f"One mistake explains all of it: {self.fault}."] if self.fault and len(wrong) > 1 else []
+        each = [f"{gradient.what}." if whole else str(gradient) for gradient in wrong]
+        right = [gradient.name for gradient in self.gradients if gradient.right]
+        rest = [f"{', '.join(right)}: right."] if right else []
+        return (*whole, *each, *rest, *self.notes)
 
     def table(self) -> Table:
         """One row per gradient, and the sentences."""
@@ -432,7 +440,7 @@ def _models(pair: _Pair, seen: list[_Point], step: Callable[..., Any] | None) ->
     elif whole:
         for found in candidates(shapes, len(outputs)):
             yield lambda found=found: StepModel(found.title, found.step, points, names, _result_names(found, len(outputs)))  # type: ignore[misc]
-    yield lambda: StepModel("the program that it is", _recorded(pair), points, names, [f"result {k}" for k in range(len(outputs))])
+    yield lambda: StepModel("your own program, recorded", _recorded(pair), points, names, [f"result {k}" for k in range(len(outputs))])
 
 
 def _result_names(found: Reference, count: int) -> list[str]:
@@ -479,6 +487,7 @@ class _Diagnosis:
         self.wrong = [k for k in range(len(self.names)) if any(_wrong(point, k, rtol).any() for point in seen)]
         self.rtol = rtol
         self.first: dict[int, str] = {}
+        self._matched: dict[int, tuple[list[int], Fault]] = {}
 
     def run(self) -> tuple[dict[int, str], str]:
         """The explanation per gradient, and the one that explains all (or "")."""
@@ -501,7 +510,7 @@ class _Diagnosis:
             self.explained.update((k, self._by_itself(k)) for k in open_ones)
             return self.explained, ""
         faults = self.model.faults() if self.model is not None else []
-        whole = self._first(faults, open_ones, all_right=True)
+        whole = self._first(faults, open_ones)
         if whole is not None:
             self.explained.update(dict.fromkeys(open_ones, whole.text))
             return self.explained, whole.text if len(open_ones) == len(self.wrong) else ""
@@ -514,7 +523,7 @@ class _Diagnosis:
         if left:
             simple = [fault for fault in faults if fault.simple][:_PAIRS]
             pairs = [a.with_another(b) for a, b in itertools.combinations(simple, 2) if not a.excludes(b)]
-            both = self._first(pairs, open_ones, all_right=True)
+            both = self._first(pairs, open_ones)
             if both is not None:
                 self.explained.update(dict.fromkeys(open_ones, both.text))
             else:
@@ -601,7 +610,7 @@ class _Diagnosis:
 
     # -- of the whole ---------------------------------------------------------------------------------------------------------
 
-    def _matching(self, fault: Fault, point: int, wanted: Sequence[int]) -> list[int]:
+    def _matching(self, fault: Fault, point: int) -> list[int]:
         """Which of the gradients this fault makes what they are."""
         assert self.model is not None
         try:
@@ -609,21 +618,26 @@ class _Diagnosis:
                 found = self.model.gradients(point, self.seen[point].cotangents, fault)
         except (ValueError, IndexError, TypeError):  # shapes that do not fit: whoever makes this mistake sees it
             return []
-        return [k for k in wanted if _agree(found[k], self.got[point][k])]
+        return [k for k, mine in enumerate(self.got[point]) if _agree(found[k], mine)]
 
     def _proven(self, fault: Fault, wanted: Sequence[int]) -> list[int]:
         """Those for which it holds at every point; the last, a random one, decides most."""
-        for point in reversed(range(len(self.seen))):
-            wanted = self._matching(fault, point, wanted)
-            if not wanted:
-                return []
-        return list(wanted)
+        last = len(self.seen) - 1
+        if id(fault) not in self._matched:
+            self._matched[id(fault)] = self._matching(fault, last), fault
+        left = [k for k in wanted if k in self._matched[id(fault)][0]]
+        for point in reversed(range(last)):
+            if not left:
+                break
+            now = self._matching(fault, point)
+            left = [k for k in left if k in now]
+        return left
 
-    def _first(self, faults: Iterable[Fault], wrong: list[int], *, all_right: bool) -> Fault | None:
+    def _first(self, faults: Iterable[Fault], wrong: list[int]) -> Fault | None:
         """The first fault that makes all gradients what they are: the wrong ones wrong in this way, and the right ones right."""
         open_ones = [k for k in range(len(self.names)) if k in wrong or k not in self.wrong]
         for fault in faults:
-            if self._matching(fault, len(self.seen) - 1, wrong[:1]) and len(self._proven(fault, open_ones)) == len(open_ones):
+            if len(self._proven(fault, open_ones)) == len(open_ones):
                 return fault
         return None
 

@@ -83,7 +83,7 @@ def _gru(order: tuple[str, ...], turned: bool, reset: str, keeps: bool) -> Calla
         after = reset == "after"
         recalled = r * landmark(h @ weights["n"], "h Wh_n") if after else landmark(r * h, "r⊙h") @ weights["n"]
         n = landmark(ops.tanh(landmark(from_x["n"] + recalled, "a_n")), "n")
-        fresh = landmark(1.0 - z, "1−z")
+        fresh = landmark(1.0 - z, "(1 − z)")
         return (landmark(z * h + fresh * n if keeps else fresh * h + z * n, "next_h"),)
 
     return step

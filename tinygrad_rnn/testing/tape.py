@@ -180,8 +180,13 @@ def _formula(node: Node, names: dict[Node, str]) -> str:
     inside = [names[x] if isinstance(x, Node) else _constant(x) for x in node.operands]
     if op == "broadcast_to":
         return inside[0]
-    text = f" {_SIGNS[op]} ".join(inside) if op in _SIGNS else f"{op}({', '.join(inside)})"
+    parts = inside if op == "add" else map(_bracketed, inside)
+    text = f" {_SIGNS[op]} ".join(parts) if op in _SIGNS else f"{op}({', '.join(inside)})"
     return text if len(text) <= _LONG else op
+
+
+def _bracketed(text: str) -> str:
+    return f"({text})" if any(f" {sign} " in text for sign in _SIGNS.values()) and not text.endswith(")") else text
 
 
 def _assigned(node: Node, last: dict[str, Node]) -> str | None:
