@@ -368,3 +368,14 @@ def test_a_leaf_beside_what_was_computed_from_it() -> None:
     (expected,) = tg.grad(losses, x)
     assert (found.outside > 0).all()
     np.testing.assert_allclose(found.local + found.through_time, expected.value, rtol=1e-12)
+
+
+def test_a_parameter_or_a_time_of_another_kind_is_refused() -> None:
+    """The message says what to pass."""
+    layer = nn.LSTM(2, 3, rng=0)
+    losses = [layer(np.ones((4, 1, 2)))[0][-1].sum()]
+    for wrong in (3, "W_hh", layer):
+        with pytest.raises(errors.ArgumentError, match=f"bptt_matrix: expected the parameter to be a Tensor.*got {type(wrong).__name__}"):
+            flow.bptt_matrix(losses, wrong)  # type: ignore[arg-type]
+    with pytest.raises(errors.ArgumentError, match="bptt_matrix: expected times to be whole numbers, the step of each loss, got 'a'"):
+        flow.bptt_matrix(losses, layer.weight_hh_l0, times=["a"])  # type: ignore[list-item]

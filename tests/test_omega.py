@@ -344,3 +344,12 @@ def test_what_the_value_does_not_need_is_not_recorded():
     assert not met and value.item() > 0.0
     value.backward()
     assert len(met) == 4
+
+
+def test_messages_name_the_multiplication_and_the_threshold():
+    """What crosses besides W_hh is written as in the ledger; a threshold is a number."""
+    loss = nn.LSTM(2, 3, rng=0)(np.ones((4, 1, 2)))[0][-1].sum()
+    with pytest.raises(errors.ArgumentError, match="here '⊙ f₄' crosses from step to step as well"):
+        flow.omega(loss, immediate=True)
+    with pytest.raises(errors.ArgumentError, match="omega: threshold must be a number of at least 0, got 'x'"):
+        flow.omega(loss, threshold="x")

@@ -332,3 +332,13 @@ def test_errors_say_what_was_expected() -> None:
     layer.weight_hh_l0.value = layer.weight_hh_l0.numpy()
     with pytest.raises(errors.ArgumentError, match="given a new value since"):
         flow.split_paths(ledger, layer.weight_hh_l0)
+
+
+@pytest.mark.parametrize("wrong", [3, np.ones(3), "W_hh", None])
+def test_a_target_of_another_kind_is_refused(wrong):
+    """What can be asked for is named."""
+    outputs, _ = nn.LSTM(2, 3, rng=0)(np.ones((4, 1, 2)))
+    with pytest.raises(
+        errors.ArgumentError, match=f"split_paths: expected the target to be a Tensor.*or a landmark.*got {type(wrong).__name__}"
+    ):
+        flow.split_paths(outputs[-1].sum(), wrong)

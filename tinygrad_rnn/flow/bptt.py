@@ -122,6 +122,8 @@ def bptt_matrix(losses: Sequence[Tensor], parameter: Tensor, *, times: Sequence[
     leaf, name = _leaf(ledger, parameter)
     if times is not None and len(times) != len(losses):
         raise ArgumentError(f"bptt_matrix: {len(losses)} losses need as many times, got {len(times)}")
+    if times is not None and (wrong := [time for time in times if isinstance(time, bool) or not isinstance(time, (int, np.integer))]):
+        raise ArgumentError(f"bptt_matrix: expected times to be whole numbers, the step of each loss, got {wrong[0]!r}")
     uses = Uses(ledger.steps, leaf)
     if not uses.time:
         raise ArgumentError(
@@ -179,6 +181,11 @@ def _traced(losses: Sequence[Tensor]) -> tuple[Trace, list[tuple[int, Slab]]]:
 
 
 def _leaf(ledger: Trace, parameter: Any) -> tuple[NodeInfo, str]:
+    if not isinstance(parameter, Tensor):
+        raise ArgumentError(
+            f"bptt_matrix: expected the parameter to be a Tensor, such as layer.weight_hh_l0, got {type(parameter).__name__}. Pass the "
+            "weight itself"
+        )
     try:
         info = ledger.node(parameter)
     except ArgumentError as error:

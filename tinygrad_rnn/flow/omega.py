@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import ops
 from ..errors import ArgumentError
 from ..graph import Node, Scope, belongs, within
 from ..linear_maps import LinearMap
 from ..primitive import Opaque
+from ..steps import BackwardStep, Infos
 from ..tensor import Tensor, lift, seed
 from ..walk import Backward
 from .edges import STATES, same_recurrence
@@ -71,7 +74,7 @@ def omega(
         (8, 8)
     """
     limit = (THRESHOLD if squared else 0.0) if threshold is None else threshold
-    if isinstance(limit, bool) or not limit >= 0:
+    if isinstance(limit, bool) or not isinstance(limit, (int, float, np.number)) or not limit >= 0:
         raise ArgumentError(f"omega: threshold must be a number of at least 0, got {threshold!r}")
     account = _Account(layer, immediate)
     Backward([seed(loss, cotangent, "omega", record=True)], lift=lift, create_graph=True, ledger=account, wanted=_StatesWithin()).run()
@@ -140,9 +143,10 @@ class _Account:
         """The contribution, as a function of the matrix it is multiplied by and of nothing else."""
         mark: Any = state.mark
         if linear_map.kind != "matmul" or mark.role != "hidden":
+            label = BackwardStep(Infos().opened(node), 0, linear_map, None, None).label
             raise ArgumentError(
                 "omega: immediate=True holds the states constant, which says what W_hh does in an RNN alone; here "
-                f"{linear_map.label!r} crosses from step to step as well. Use immediate=False"
+                f"{label!r} crosses from step to step as well. Use immediate=False"
             )
         return linear_map.pullback(cotangent.detach())
 

@@ -170,6 +170,11 @@ def _goal(ledger: Trace, target: Any) -> tuple[NodeInfo, Any]:
         raise ArgumentError(
             f"split_paths: expected a landmark of this trace, got {info.symbol} of another one. Pass the trace that it is from"
         )
+    if not isinstance(target, Tensor):
+        raise ArgumentError(
+            "split_paths: expected the target to be a Tensor, such as layer.weight_hh_l0, or a landmark, such as trace.states()[1].cell, "
+            f"got {type(target).__name__}"
+        )
     info = ledger.node(target)
     if info in ledger.gradients:
         return info, ledger.gradients[info]
