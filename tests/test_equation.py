@@ -362,7 +362,8 @@ def test_latex_draws():
         equations.append(render.equation(tg.trace((np.exp(x @ x.T) ** 3 / x).sum()), x))
     for equation in equations:
         for line in equation.lines:
-            parser.parse(f"${line.latex}$")
+            latex = line.latex.replace(r"\begin{bmatrix}", "[").replace(r"\end{bmatrix}", "]").replace(r" \\ ", ";")  # it knows no matrices
+            parser.parse(f"${latex}$")
 
 
 def test_a_notebook_typesets_it():

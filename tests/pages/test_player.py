@@ -308,6 +308,12 @@ def test_the_graph_follows(played):
             )
         )
         assert {k for k, edge in enumerate(model.edges) if max(edge.steps) <= place} == {int(k) for k in done}
+        for label in ("⊙ f₃", "· W_hhᵀ"):  # what stands on the marked line can still be read
+            go(tab, next(k for k, step in enumerate(trace.steps) if step.label == label))
+            inks = tab.eval_on_selector_all("#paper g.edge.now text", "all => all.map((one) => getComputedStyle(one).fill)")
+            beneath = "#paper g.edge.now [stroke=transparent]"
+            plates = tab.eval_on_selector_all(beneath, "all => all.map((one) => getComputedStyle(one).fill)")
+            assert len(set(inks)) == len(set(plates)) == 1 and set(inks) != set(plates)
         other = next(k for k, edge in enumerate(model.edges) if edge.label == "⊙ (1 − g₂²)")
         tab.evaluate(f"document.querySelector('#paper .e{other}').dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
         assert trace.steps[now(tab)].label == "⊙ (1 − g₂²)"

@@ -184,6 +184,8 @@ class Names:
         picked = (edge for edges in flow.out.values() for edge in edges if edge.passed and len(edge.steps) == 1)
         self._entries = {edge.source: edge.target for edge in picked}  # outputs[2] is h₃
         self._given = frozenset(self._chosen.values())
+        if (root := flow.infos[flow.root]).symbol == root.op:
+            self._chosen[flow.root] = self._free("L")
 
     def _new(self, text: str, note: str | None = None) -> int:
         self.symbols.append(text)
@@ -270,13 +272,15 @@ class Names:
         """Let a value's cotangent be called as another's, since it is the same."""
         self._cotangents.setdefault(info.order, self.cotangent(with_info))
 
-    def cotangent(self, info: NodeInfo, known_as: str | None = None) -> int:
+    def cotangent(self, info: NodeInfo) -> int:
         """The number of the symbol of a value's cotangent; each value has another."""
         if info.order not in self._cotangents:
             at = self.value(info)
-            text = f"δ{known_as or self.symbols[at]}"
+            text = f"δ{self.symbols[at]}"
             if info.name is None and info.op in _PASSED_ON:
                 text = f"δ{info.op.removesuffix('_to')}({self.symbols[at]})"
+            elif text.endswith("ᵀ"):
+                text = f"δ({self.symbols[at]})"
             while self._taken.setdefault(text, info.order) != info.order:
                 self._nameless += 1
                 v = self._free(subscripted("v", self._nameless))
@@ -435,7 +439,7 @@ class System:
         entered = None if step is None else step.cotangent
         if (entered is not None and np.all(entered == 1.0)) or step is None:
             return Term("1" if math.prod(info.shape) == 1 else "𝟏", _ATOM, ((None, ()),))
-        at = self.names.cotangent(info, "L")
+        at = self.names.cotangent(info)
         self.names.notes[at] = f"{self.names.symbols[at]} is the cotangent that enters at the loss, of norm {number(step.norms[0])}"
         return Term(held(at), _ATOM, ((None, ()),))
 

@@ -29,7 +29,7 @@ _PLAIN = re.compile(f"(?:{_LETTER}|[\\w₀-₉⁰¹²³⁴-⁹₋ᵀδ⁽⁾()�
 _FUNCTIONS = frozenset(("tanh", "cos", "sin", "ln", "exp", "log"))
 _LATEX = {
     "⊙": r"\odot", "·": r"\cdot", "−": "-", "…": r"\ldots", "𝟏": r"\mathbf{1}", "‖": r"\Vert", "×": r"\times", "[": "[", "]": "]",
-    "δ": r"\delta", "∂": r"\partial", "Σ": r"\Sigma", "σ": r"\sigma", "√": r"\surd", "@": r"\,@\,", ";": r";\;", "|": r"\vert",
+    "δ": r"\delta", "∂": r"\partial", "Σ": r"\Sigma", "σ": r"\sigma", "√": r"\surd", "@": r"\,@\,", "|": r"\vert",
 }  # fmt: skip
 _ESCAPES = {"\\": r"\backslash", "^": r"\wedge", "~": r"\sim", " ": r"\ ", '"': "”"} | {char: "\\" + char for char in "{}$#%&_"}
 
@@ -138,6 +138,20 @@ def _plain(tree: Tree) -> Any:
     return tree[1] if kind == "held" else kind[0] + str(tree[1])
 
 
+def _blocks(tree: Tree) -> list[list[Tree]]:
+    """The parts of [a; b], which are written one below the other."""
+    parts = tree[1]
+    if len(parts) < 3 or parts[0] != ("op", "[") or ("op", ";") not in parts:
+        return []
+    blocks: list[list[Tree]] = [[]]
+    for part in parts[1:-1]:
+        if part == ("op", ";"):
+            blocks.append([])
+        else:
+            blocks[-1].append(part)
+    return blocks
+
+
 # -- LaTeX --------------------------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +163,8 @@ def escaped(text: str) -> str:
 def _latex(tree: Tree) -> str:
     kind = tree[0]
     if kind == "row":
+        if blocks := _blocks(tree):
+            return r"\begin{bmatrix} " + r" \\ ".join(" ".join(map(_latex, block)) for block in blocks) + r" \end{bmatrix}"
         return " ".join(_latex(part) for part in tree[1])
     if kind == "script":
         _, base, below, above = tree
@@ -183,6 +199,9 @@ def _latex_script(text: str) -> str:
 def _mathml(tree: Tree) -> str:
     kind = tree[0]
     if kind == "row":
+        if blocks := _blocks(tree):
+            rows = "".join(f"<mtr><mtd>{''.join(map(_mathml, block))}</mtd></mtr>" for block in blocks)
+            return f"<mrow><mo>[</mo><mtable>{rows}</mtable><mo>]</mo></mrow>"
         return "".join(_mathml(part) for part in tree[1])
     if kind == "script":
         _, base, below, above = tree
