@@ -10,18 +10,12 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recurrences import LAYERS, Setting, settings
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import errors, flow, nn
 from tinygrad_rnn.flow import bptt, reach, stacks
 
-LAYERS: dict[str, Any] = {
-    "rnn": (nn.RNN, nn.RNNCell, {}, oracles.rnn()),
-    "relu": (nn.RNN, nn.RNNCell, {"nonlinearity": "relu"}, oracles.rnn("relu")),
-    "lstm": (nn.LSTM, nn.LSTMCell, {}, oracles.lstm()),
-    "gru": (nn.GRU, nn.GRUCell, {}, oracles.gru()),
-    "gru-before": (nn.GRU, nn.GRUCell, {"reset": "before"}, oracles.gru("before")),
-}
 GATES = {"rnn": ("all",), "relu": ("all",), "lstm": ("input", "forget", "candidate", "output"), "gru": ("reset", "update", "candidate")}
 GATES["gru-before"] = GATES["gru"]
 all_layers = pytest.mark.parametrize("name", LAYERS)
@@ -87,25 +81,13 @@ def test_every_entry_is_what_plain_backpropagation_gives(name: str) -> None:
         assert not found.outside.any()
 
 
-@given(
-    name=st.sampled_from(sorted(LAYERS)),
-    steps=st.integers(1, 6),
-    batch=st.integers(1, 5),
-    size=st.integers(1, 4),
-    layers=st.integers(1, 2),
-    bidirectional=st.booleans(),
-    bias=st.booleans(),
-    padded=st.booleans(),
-    dtype=st.sampled_from([np.float64, np.float32]),
-    seed=st.integers(0, 50),
-)
-def test_the_entries_add_up_to_the_gradient(
-    name: str, steps: int, batch: int, size: int, layers: int, bidirectional: bool, bias: bool, padded: bool, dtype: Any, seed: int
-) -> None:
+@given(drawn=settings())
+def test_the_entries_add_up_to_the_gradient(drawn: Setting) -> None:
     """Over losses and steps, for every parameter and the input; per gate block; the local part and the rest; norms are the entries'."""
-    lengths = np.random.default_rng(seed).integers(1, steps + 1, batch) if padded else None
-    options: dict[str, Any] = {"num_layers": layers, "bidirectional": bidirectional, "bias": bias, "dtype": dtype}
-    layer, x, _, losses = ran(name, steps=steps, batch=batch, size=size, lengths=lengths, seed=seed, **options)
+    steps, dtype, seed = drawn.steps, drawn.options["dtype"], drawn.seed
+    layer, x, _, losses = ran(
+        drawn.name, steps=steps, batch=drawn.batch, size=drawn.size, lengths=drawn.lengths, seed=seed, **drawn.options
+    )
     sum(losses[1:], losses[0]).backward()
     parameters = (*layer.parameters(), x)
     parameter = parameters[seed % len(parameters)]
