@@ -8,6 +8,7 @@ import json
 import math
 import re
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -419,7 +420,7 @@ def test_a_thousand_steps(played, tmp_path):
         assert "992 of the time steps are one box" in tab.text_content("header")
         tab.select_option("#time", "500")
         assert trace.steps[now(tab)].time == 500
-        assert "inside of the box" in tab.text_content("#maps")
+        assert "norms only" in tab.text_content("#maps")
         assert number(tab.text_content("#gain b")) == pytest.approx(trace.steps[now(tab)].gain, rel=6e-3)
         assert tab.query_selector_all("#paper g.node.now")
         tab.keyboard.press("Escape")
@@ -428,6 +429,21 @@ def test_a_thousand_steps(played, tmp_path):
         assert len(tables(tab)) == 2
         assert seen.nothing_wrong()
     assert (tmp_path / "player.html").stat().st_size < 5_000_000
+
+
+def test_a_long_chain_without_time(played, tmp_path):
+    """Of 8,000 multiplications outside of time the first have heat maps; there is no graph of so many, and the page says so."""
+    x = tg.tensor([1.0, -0.5], requires_grad=True, name="x")
+    value = x
+    for _ in range(4000):
+        value = np.tanh(value) + x
+    trace = tg.trace(value.sum())
+    with played(trace) as (tab, seen):
+        assert "The first 3,000" in tab.text_content("header") and "nobody can read" in tab.text_content(".without")
+        tab.keyboard.press("End")
+        assert "norms" in tab.text_content("#maps")
+        assert seen.nothing_wrong()
+    assert (tmp_path / "player.html").stat().st_size < 6_000_000
 
 
 def test_norms_only(played):
@@ -504,10 +520,16 @@ def test_without_a_drawing_program(opened, tmp_path, monkeypatch):
         assert now(tab) == 1 and seen.nothing_wrong()
 
 
-def test_wrong_arguments(tmp_path):
+def test_wrong_arguments(tmp_path, monkeypatch):
     """Something other than a trace, and a folder that does not exist, are refused before anything is written."""
     with pytest.raises(ArgumentError, match="player: expected a trace, got int"):
         render.player(3, tmp_path / "p.html")
+    with pytest.raises(ArgumentError, match="0 multiplications are nothing to play"):
+        render.player(tg.trace(tg.tensor(1.0, requires_grad=True)), tmp_path / "p.html")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules["tinygrad_rnn.render.player"], "_MOST", 20)
+        with pytest.raises(ArgumentError, match=r"more than a page can play; expected 1 to 20\. Trace fewer time steps"):
+            render.player(traced("rnn"), tmp_path / "p.html")
     with pytest.raises(FileNotFoundError):
         render.player(traced("rnn"), tmp_path / "none" / "p.html")
     assert list(tmp_path.iterdir()) == []

@@ -209,7 +209,7 @@ function showStep() {
   if (!arrays) {
     maps.replaceChildren(make("p", {class: "note"}, data.keep === "norms"
       ? "The trace kept norms only, so there are no numbers to show. Trace with keep=\"arrays\" (the default) to see them."
-      : "This step is inside of the box in the graph: its norms were kept for the page, its arrays were not."));
+      : "Of this step the page has norms only; heat maps are for what the graph shows step by step."));
   } else {
     const [cotangent, factor, contribution, form, name] = arrays, palette = colours();
     const most = (number) => number === null ? 0 : heat(number).most;

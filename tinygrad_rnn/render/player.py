@@ -37,6 +37,10 @@ SIDE = 64
 _NUMBERS = 170_000
 """How many numbers a page holds at most; each takes 16/3 bytes."""
 
+_DETAILED = 3_000
+"""How many multiplications are shown with their arrays."""
+
+_MOST = 100_000
 _LONGEST = 40
 _NODES = 700
 _FEW = 6
@@ -61,7 +65,7 @@ def player(trace: Trace, path: str | os.PathLike[str], *, title: str | None = No
         The path.
 
     Raises:
-        ArgumentError: for something other than a trace.
+        ArgumentError: for something other than a trace, or one with no multiplications or more than 100,000.
         OSError: if the file cannot be written.
 
     Example:
@@ -75,6 +79,11 @@ def player(trace: Trace, path: str | os.PathLike[str], *, title: str | None = No
     """
     if not isinstance(trace, Trace):
         raise ArgumentError(f"player: expected a trace, got {type(trace).__name__}. Write player(tg.trace(loss), path)")
+    if not 0 < len(trace) <= _MOST:
+        raise ArgumentError(
+            f"player: {len(trace):,} multiplications are {'more than a page can play' if len(trace) else 'nothing to play'}; expected 1 to "
+            f"{_MOST:,}. Trace {'fewer time steps' if len(trace) else 'what was computed from a Tensor, not the Tensor itself'}"
+        )
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(2, "No such folder", str(target.parent))
@@ -117,10 +126,9 @@ class Reel:
         self.way = way_of_most(self.system)
         self.lost, self.measure = self._lost()
         times = {step.time for step in self.steps} - {None}
-        self.detailed = [
-            step.time is None or step.time in shown or (not shown and len(self.steps) < 2000) or place == self.lost
-            for place, step in enumerate(self.steps)
-        ]
+        wanted = [place for place, step in enumerate(self.steps) if step.time is None or step.time in shown or not shown]
+        self.detailed = {*wanted[:_DETAILED], self.lost}
+        self.cut = len(wanted) > _DETAILED
         self.hidden_times = len(times - shown) if shown else 0
         self.maps = HeatMaps()
         self._typeset: set[int] = set()
@@ -138,6 +146,8 @@ class Reel:
             said.append(
                 f"{self.hidden_times:,} of the time steps are one box in the graph; they have norms and gains here, but no heat maps."
             )
+        if self.cut:
+            said.append(f"The first {_DETAILED:,} of the multiplications that the graph shows have heat maps, the others norms and gains.")
         return " ".join(said)
 
     # -- the pieces -----------------------------------------------------------------------------------------------------------
@@ -147,10 +157,10 @@ class Reel:
         steps, system, names = self.steps, self.system, self.system.names
         symbols, texts = Table(), Table()
         lines = system.lines()
-        arrays = [self._arrays(step) if self.detailed[place] else None for place, step in enumerate(steps)]
-        formulas = [self._formula(step) if self.detailed[place] else None for place, step in enumerate(steps)]
-        chains = {step.operand.order for place, step in enumerate(steps) if self.detailed[place]}
-        chains |= {step.node.order for place, step in enumerate(steps) if self.detailed[place]}
+        arrays = [self._arrays(step) if place in self.detailed else None for place, step in enumerate(steps)]
+        formulas = [self._formula(step) if place in self.detailed else None for place, step in enumerate(steps)]
+        chains = {step.operand.order for place, step in enumerate(steps) if place in self.detailed}
+        chains |= {step.node.order for place, step in enumerate(steps) if place in self.detailed}
         norms = np.array([step.norms for step in steps], dtype="<f8").reshape(-1, 2)
         columns: dict[str, list[str]] = {
             "kind": [step.kind for step in steps],
