@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ HALF = 0.5e-4 + 1e-9
 @pytest.fixture(scope="session")
 def made(browser, tmp_path_factory):
     """The page as it is made by default."""
-    return render.explorer(tmp_path_factory.mktemp("explorer") / "explorer.html", progress=False)
+    return render.explorer(tmp_path_factory.mktemp("explorer") / "explorer.html")
 
 
 def choose(page, network, initialisation, radius, length, lag=None):
@@ -198,7 +200,7 @@ def test_presets_are_true(made, opened):
 def test_the_same_seed_makes_the_same_page(tmp_path):
     """Two pages of one seed are equal to the byte; another seed's is not."""
     texts = [
-        render.explorer(tmp_path / f"{k}.html", radii=(0.9, 1.1), lengths=(5, 9), hidden=3, seed=seed, progress=False).read_bytes()
+        render.explorer(tmp_path / f"{k}.html", radii=(0.9, 1.1), lengths=(5, 9), hidden=3, seed=seed).read_bytes()
         for k, seed in enumerate((1, 1, 2))
     ]
     assert texts[0] == texts[1] != texts[2]
@@ -214,8 +216,25 @@ def test_the_same_seed_makes_the_same_page(tmp_path):
 def test_stops_that_make_no_slider_are_refused(wrong, tmp_path):
     """Empty, descending or repeated stops, and values out of range; no file is left."""
     with pytest.raises(ArgumentError, match=r"explorer: (radii|lengths|hidden) must be|rng"):
-        render.explorer(tmp_path / "x.html", **{"radii": (1.0,), "lengths": (5,), "progress": False, **wrong})
+        render.explorer(tmp_path / "x.html", **{"radii": (1.0,), "lengths": (5,), **wrong})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bar_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
+    """It is told each setting before it is measured, and nothing at all is printed where nobody looks."""
+    told = []
+
+    @contextmanager
+    def noted(total, label, shown):
+        yield lambda done, note: told.append((done, total, note, shown))
+
+    render.explorer(tmp_path / "x.html", radii=(1.0,), lengths=(5,), hidden=2)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.modules["tinygrad_rnn.render.explorer"], "progress", noted)
+    render.explorer(tmp_path / "x.html", radii=(1.0,), lengths=(5,), hidden=2, bar=True)
+    total = len(sweep.NETWORKS) * len(sweep.INITIALISATIONS)
+    assert [(done, of) for done, of, _, _ in told] == [(k, total) for k in range(total)]
+    assert told[1][2:] == ("tanh RNN, orthogonal", True)
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -230,4 +249,4 @@ def test_a_gradient_out_of_range_is_refused(tmp_path, monkeypatch):
         "tinygrad_rnn.render.sweep._linear", lambda *_: iter([(5, sweep.Curve(np.array([0.0, -1.0, -np.inf, -np.inf, -np.inf, -np.inf])))])
     )
     with pytest.raises(RenderError, match="became 0 or infinite"):
-        render.explorer(tmp_path / "x.html", radii=(1.0,), lengths=(5,), hidden=2, progress=False)
+        render.explorer(tmp_path / "x.html", radii=(1.0,), lengths=(5,), hidden=2)

@@ -187,7 +187,7 @@ class Module:
     def _repr_html_(self) -> str:
         """What a notebook shows: the modules as a tree, each with its own parameters and how many numbers they hold."""
         rows, seen, total = [], {id(self)}, 0
-        pending = deque([("", cast(Module, self))])
+        pending: deque[tuple[str, Module]] = deque([("", self)])
         while pending:
             path, module = pending.popleft()
             own, inside = [], []

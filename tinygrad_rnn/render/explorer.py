@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import os
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..files import write_atomically
 from ..flow.logs import log10, slope
 from ..flow.product import PRESERVED
 from ..nn.init import generator
+from ..progress import progress
 from ..report import plain
 from .page import page
 from .sweep import HIDDEN, INITIALISATIONS, INPUTS, LENGTHS, NETWORKS, RADII, Curve, Network, curves
@@ -33,7 +33,7 @@ def explorer(
     lengths: Sequence[int] = LENGTHS,
     hidden: int = HIDDEN,
     seed: int = 0,
-    progress: bool = True,
+    bar: bool | None = None,
 ) -> Path:
     """Write the explorer: how much of the gradient is left k steps back, by |λ|, T, network and initialisation.
 
@@ -48,7 +48,7 @@ def explorer(
         lengths: T, ascending, whole numbers from 2 to 200.
         hidden: units.
         seed: of weights, inputs and the loss; the same seed makes the same page.
-        progress: whether to show a bar while the engine works, where standard error is a terminal.
+        bar: whether to show a progress bar on standard error; None: if that is a terminal.
 
     Returns:
         The path.
@@ -62,7 +62,7 @@ def explorer(
         >>> import tempfile
         >>> from tinygrad_rnn import render
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     made = render.explorer(f"{folder}/explorer.html", radii=(0.9, 1.1), lengths=(5, 10), hidden=3, progress=False)
+        ...     made = render.explorer(f"{folder}/explorer.html", radii=(0.9, 1.1), lengths=(5, 10), hidden=3)
         ...     "Content-Security-Policy" in made.read_text(encoding="utf-8")
         True
     """
@@ -79,7 +79,7 @@ def explorer(
         page(
             title="How much of the gradient is left?",
             body=_body(hidden, seed),
-            data=measured(tuple(map(float, stops[0])), tuple(map(int, stops[1])), hidden=hidden, seed=seed, progress=progress),
+            data=measured(tuple(map(float, stops[0])), tuple(map(int, stops[1])), hidden=hidden, seed=seed, shown=bar),
             script=here.with_suffix(".js").read_text(encoding="utf-8"),
             style=here.with_suffix(".css").read_text(encoding="utf-8"),
         ),
@@ -94,7 +94,7 @@ def _checked(name: str, given: Sequence[float], low: float, high: float, whole: 
     return values
 
 
-def measured(radii: tuple[float, ...], lengths: tuple[int, ...], *, hidden: int, seed: int, progress: bool) -> dict[str, Any]:
+def measured(radii: tuple[float, ...], lengths: tuple[int, ...], *, hidden: int, seed: int, shown: bool | None) -> dict[str, Any]:
     """Everything that the page knows: settings by name, and one stream of whole numbers, in the order of the settings.
 
     The stream holds, for each initialisation, network, radius and length: the mean log₁₀ gain per step, the T changes of the log₁₀
@@ -103,9 +103,11 @@ def measured(radii: tuple[float, ...], lengths: tuple[int, ...], *, hidden: int,
     """
     stream: list[Any] = []
     chosen = [(kind, network, radius) for kind in INITIALISATIONS for network in NETWORKS for radius in radii]
-    for kind, network, radius in _with_progress(chosen) if progress else chosen:
-        for _, curve in curves(network, kind, radius, lengths, hidden=hidden, seed=seed):
-            stream += _numbers(curve)
+    with progress(len(chosen), "measuring", shown) as advance:
+        for done, (kind, network, radius) in enumerate(chosen):
+            advance(done, f"{network.name}, {kind}")
+            for _, curve in curves(network, kind, radius, lengths, hidden=hidden, seed=seed):
+                stream += _numbers(curve)
     whole = np.concatenate(stream)
     width = 2 if np.abs(whole).max() < 2**15 else 4
     return {
@@ -138,14 +140,6 @@ def _described(network: Network) -> dict[str, Any]:
     bias = network.forget_bias
     direct = None if bias is None else plain(-float(np.log10(1.0 + np.exp(-bias))))
     return {"name": network.name, "kind": network.kind, "direct": direct, "splits": network.kind == "rnn", "usual": network.usual}
-
-
-def _with_progress(chosen: list[Any]) -> Any:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(file=sys.stderr)
-    return track(chosen, "measuring", console=console, disable=not console.is_terminal, transient=True)
 
 
 def _body(hidden: int, seed: int) -> str:
