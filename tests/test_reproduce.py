@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinygrad_rnn import errors, experiments
 from tinygrad_rnn.cli import main
@@ -162,6 +164,34 @@ def test_other_files_are_refused(tmp_path, text):
     with pytest.raises(errors.StorageError, match="does not hold a row"):
         reproduce(table(), [1], out=tmp_path / "out", results=[path])
     assert not (tmp_path / "out").exists()
+
+
+@given(data=st.data())
+def test_a_damaged_record_is_refused_or_shown(data):
+    """With any one part of a record replaced by anything, it is a StorageError, or a record that can be printed and put on the page."""
+    held = json.loads(measured(table()[1]).to_json())
+    place, junk = (
+        held,
+        data.draw(
+            st.none()
+            | st.booleans()
+            | st.integers(-9, 9)
+            | st.text(st.characters(max_codepoint=255), max_size=5)
+            | st.lists(st.integers(), max_size=2)
+        ),
+    )
+    while True:
+        key = data.draw(st.sampled_from(list(place) if isinstance(place, dict) else range(len(place))))
+        if isinstance(place[key], (dict, list)) and place[key] and data.draw(st.booleans()):
+            place = place[key]
+        else:
+            place[key] = junk
+            break
+    try:
+        record = Record.from_json(json.dumps(held), "it")
+    except errors.StorageError:
+        return
+    assert str(record.shown()) and Page(to_html([record])).tags
 
 
 def test_missing_results_are_errors(tmp_path):

@@ -53,6 +53,27 @@ class Record:
     result: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
+    def _is_sound(self) -> bool:
+        """Whether every field is of its kind, in a record that was read from a file."""
+        kinds: dict[str, Any] = {
+            "row": int,
+            "title": str,
+            "full": bool,
+            "settings": dict,
+            "seconds": float | int,
+            "date": str,
+            "versions": dict,
+        }
+        kinds |= {"machine": dict, "result": dict, "error": str}
+        texts = [text for claim in self.claims for text in vars(claim).values()]
+        if self.table is not None:
+            texts += [self.table.title, self.table.caption, *self.table.columns]
+        return (
+            all(isinstance(getattr(self, name), kind) for name, kind in kinds.items())
+            and all(isinstance(text, str) for text in texts)
+            and all(claim.verdict in VERDICTS for claim in self.claims)
+        )
+
     @property
     def verdict(self) -> str:
         """Of all claims together, or that the row failed."""
@@ -93,12 +114,15 @@ class Record:
             if held.pop("format") != FORMAT:
                 raise ValueError
             table = held.pop("table")
-            return cls(
+            record = cls(
                 claims=tuple(Claim(**claim) for claim in held.pop("claims")),
                 charts=tuple(Chart.from_dict(chart) for chart in held.pop("charts")),
                 table=None if table is None else aligned(**table),
                 **held,
             )
+            if not record._is_sound():
+                raise ValueError
+            return record
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise StorageError(f"record: {source} does not hold a row that was measured; expected a file that `reproduce` wrote") from None
 

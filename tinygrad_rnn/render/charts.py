@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ArgumentError, MissingError
+from .text import cleaned
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
 """Okabe and Ito's palette, which colour-blind readers can tell apart; lines differ in their marker too."""
@@ -70,9 +71,25 @@ class Chart:
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Chart:
-        """The chart that ``report.plain(chart)`` was, so that a picture can be drawn from a file of results."""
+        """The chart that ``report.plain(chart)`` was, so that a picture can be drawn from a file of results.
+
+        Raises:
+            ArgumentError, KeyError, TypeError: for something else.
+        """
         rows = tuple(series(**{key: _floats(value) for key, value in row.items()}) for row in given["series"])
-        return cls(given["kind"], given["title"], given["x"], given["y"], rows, given.get("log", ""))
+        chart = cls(given["kind"], given["title"], given["x"], given["y"], rows, given.get("log", ""))
+        texts = (chart.title, chart.x, chart.y, chart.log, *(row.name for row in rows))
+        numbers = (value for row in rows for column in (row.y, row.low, row.high) for value in column)
+        lengths = {len(row.y) for row in rows}
+        if (
+            chart.kind not in ("lines", "bars", "heat")
+            or not all(isinstance(text, str) for text in texts)
+            or not all(isinstance(value, (int, float)) for value in numbers)
+            or not all(len(row.x) == len(row.y) and all(isinstance(x, (int, float, str)) for x in row.x) for row in rows)
+            or (len(lengths) != 1 if chart.kind == "heat" else not lengths)
+        ):
+            raise ArgumentError(f"chart: expected what was written of a chart, got {str(given)[:60]}")
+        return chart
 
 
 def _floats(value: Any) -> Any:
@@ -175,5 +192,5 @@ def _heat(chart: Chart, ax: Any) -> None:
 
 
 def literal(text: str) -> str:
-    """A text that Matplotlib shows as it is: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
+    """A text that Matplotlib shows as it is: a dollar sign would begin a formula, and XML knows no control characters."""
+    return cleaned(text, 120).replace("$", r"\$")
