@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-import tinygrad_rnn as tg
 from tinygrad_rnn import nn
 
 

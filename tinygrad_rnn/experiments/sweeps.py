@@ -25,6 +25,9 @@ from ..report import Result, Table, aligned, number, plain
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """What tells a BLAS library, before it is loaded, how many threads to use."""
 
+SHOWN = 80
+"""So many characters of a value stand in a table."""
+
 KILLS = 2
 """A cell during which the worker died so often is given up."""
 
@@ -82,14 +85,11 @@ class Sweep(Result):
     def table(self) -> Table:
         """One row per cell."""
         names = list(dict.fromkeys(name for cell in self.cells for name in cell.settings))
-        rows = [
-            (
-                *(cell.settings.get(name, "–") for name in names),
-                cell.error or json.dumps(cell.value, ensure_ascii=False),
-                number(cell.seconds),
-            )
-            for cell in self.cells
-        ]
+        rows = []
+        for cell in self.cells:
+            value = cell.error or json.dumps(cell.value, ensure_ascii=False)
+            value = value if len(value) <= SHOWN else value[: SHOWN - 1] + "…"
+            rows.append((*(cell.settings.get(name, "–") for name in names), value, number(cell.seconds)))
         caption = f"{len(self.cells)} cells, {self.reused} from the file, {len(self.failed)} failed"
         return aligned((*names, "value", "seconds"), rows, self.function, caption)
 
@@ -223,6 +223,10 @@ def _cell(settings: Mapping[str, Any], future: Future[tuple[str, float, str | No
     return Cell(settings, json.loads(text), seconds, error)
 
 
+def _is_broken(future: Future[Any]) -> bool:
+    return not future.cancelled() and isinstance(future.exception(), BrokenExecutor)
+
+
 # -- the file -------------------------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +307,7 @@ class _Given:
         try:
             while waiting:
                 ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in ready:
+                for future in sorted(ready, key=_is_broken):  # what is finished first
                     yield keys[future], _cell(todo[keys[future]], future)
         finally:
             for future in waiting:
