@@ -95,6 +95,13 @@ def luminance(colour):
     return float(np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
 
 
+@pytest.mark.parametrize("name", results())
+def test_a_notebook_shows_every_result_as_a_table(name):
+    """Every result that flow returns has HTML of its own, the same as its table's."""
+    for result in results()[name] if isinstance(results()[name], (list, tuple)) else [results()[name]]:
+        assert result._repr_html_().startswith("<table>") and result._repr_html_().endswith("</table>")
+
+
 def test_the_product_is_what_the_result_says():
     """Ratio by lag, bound and spectral radius; gain, saturation and weight."""
     result = results()["VanishingProduct"]
