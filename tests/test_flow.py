@@ -9,6 +9,8 @@ import tracemalloc
 import measures
 import numpy as np
 import pytest
+from hypothesis import given
+from recurrences import LAYERS, settings
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import errors, flow, nn
@@ -268,6 +270,43 @@ def test_one_step_has_nothing_to_compare():
     ledger, _ = traced(nn.LSTM(INPUT, HIDDEN, rng=0), steps=1)
     assert flow.vanishing_product(ledger).verdict.startswith("one step only")
     assert "one step only" in str(flow.highway(ledger))
+
+
+# -- laws -----------------------------------------------------------------------------------------------------------------------
+
+
+@given(drawn=settings(least=2))
+def test_product_and_highway_keep_their_laws(drawn):
+    """Saturation and weight parts multiply to the gain and the bound holds; the highway's factor is f or z to the last bit.
+
+    Of the last layer, forward and from the end; in a padded batch the factor of an
+    idle step is 1, and these are all the highway that an RNN can have.
+    """
+    make, _, own, _ = LAYERS[drawn.name]
+    layer = make(2, drawn.size, rng=drawn.seed, **own, **drawn.options)
+    x = np.random.default_rng(drawn.seed + 1).normal(size=(drawn.steps, drawn.batch, 2)).astype(layer.dtype)
+    _, state = layer(x, lengths=drawn.lengths)
+    ledger = tg.trace(sum((part[-1 - drawn.options["bidirectional"] :] ** 2).sum() for part in state))
+    for path in ledger.layers[-1 - drawn.options["bidirectional"] :]:
+        states = ledger.states(path)
+        if not any(at.norm for at in states):
+            continue  # relu units that are all closed
+        digits = 1e-4 if drawn.single else 1e-11
+        result, found = flow.vanishing_product(ledger, path), flow.highway(ledger, path)
+        alive = np.nan_to_num(result.gain) > 0  # not where relu has stopped everything: 0 times nothing
+        assert not result.several
+        np.testing.assert_allclose(result.handed_back[alive], result.gain[alive], rtol=digits)
+        if drawn.name in ("rnn", "relu") and drawn.lengths is None:
+            assert not found.exists
+            np.testing.assert_allclose((result.saturation * result.weight)[alive], result.gain[alive], rtol=digits)
+            assert (result.log10_product <= result.log10_bound + digits).all()
+        gate = {"lstm": "forget", "gru": "update", "gru-before": "update"}.get(drawn.name)
+        for k in range(1, len(found.lag)):
+            time = int(found.time[k - 1])
+            expected = states[time].gates[gate].value if gate else np.zeros((drawn.batch, drawn.size))
+            if drawn.lengths is not None:
+                expected = np.where((drawn.lengths >= time)[:, None], expected, 1.0)
+            np.testing.assert_array_equal(found.factor[k], expected)
 
 
 # -- cost -----------------------------------------------------------------------------------------------------------------------

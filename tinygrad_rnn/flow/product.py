@@ -245,19 +245,24 @@ def _rnn_parts(trace: Trace, states: States, time: Any) -> tuple[Any, Any, Any]:
 
     An RNN is recognised by its edges: out of h_t leads one ``scale`` edge, and into h_{t−1} one ``matmul`` edge of the same step.
     """
-    leaving: dict[int, list[BackwardStep]] = {}
-    arriving: dict[int, list[BackwardStep]] = {}
-    for step in trace.steps:
-        leaving.setdefault(step.node.order, []).append(step)
-        arriving.setdefault(step.operand.order, []).append(step)
     saturation, weight = np.full(len(time), np.nan), np.full(len(time), np.nan)
     matrix = None
+    if any(at.cell is not None or at.gates for at in states):
+        return saturation, weight, matrix
+    known = {at.hidden.node.order for at in states if at.hidden is not None}
+    leaving: dict[int, list[BackwardStep]] = {order: [] for order in known}
+    arriving: dict[int, list[BackwardStep]] = {order: [] for order in known}
+    for step in trace.steps:
+        if step.node.order in known:
+            leaving[step.node.order].append(step)
+        if step.operand.order in known:
+            arriving[step.operand.order].append(step)
     for k in range(1, len(time)):
         here, past = states[int(time[k - 1])], states[int(time[k])]
-        if here.cell is not None or here.hidden is None or past.hidden is None:
+        if here.hidden is None or past.hidden is None:
             break
-        out = leaving.get(here.hidden.node.order, [])
-        into = [step for step in arriving.get(past.hidden.node.order, []) if step.time == here.time]
+        out = leaving[here.hidden.node.order]
+        into = [step for step in arriving[past.hidden.node.order] if step.time == here.time]
         if len(out) != 1 or out[0].kind != "scale" or len(into) != 1 or into[0].kind != "matmul":
             break
         saturation[k], weight[k] = out[0].gain, into[0].gain
