@@ -693,7 +693,7 @@ def batch_additivity(subject: Any, *inputs: Any, axes: Any = None, rtol: float =
 def _batch_axes(held: Subject, axes: Any) -> list[int | None]:
     """Where each operand has its batch; parameters are shared."""
     if axes is None:
-        of_layer = isinstance(held.what, (recurrent._Layer, _Unrolled))
+        of_layer = isinstance(held.what, (recurrent._Layer, Unrolled))
         first = (0 if getattr(held.what, "batch_first", False) else 1) if of_layer else 0
         later = 1 if isinstance(held.what, recurrent._Layer) else 0
         chosen: list[int | None] = [first if k == 0 else later for k in range(held.given)]
@@ -707,7 +707,7 @@ def _batch_axes(held: Subject, axes: Any) -> list[int | None]:
 def _result_axes(held: Subject, values: list[Any], at: list[int | None], size: int) -> list[int]:
     if isinstance(held.what, recurrent._Layer):
         return [0 if held.what.batch_first else 1, *[1] * (len(values) - 1)]
-    if isinstance(held.what, _Unrolled):
+    if isinstance(held.what, Unrolled):
         return [1, *[0] * (len(values) - 1)]
     first = next(axis for axis in at if axis is not None)
     found: list[int] = []
@@ -722,8 +722,8 @@ def _result_axes(held: Subject, values: list[Any], at: list[int | None], size: i
 # -- layers, and cells unrolled -----------------------------------------------------------------------------------------------
 
 
-class _Unrolled(nn.Module):
-    """A cell as a layer of one direction: ``outputs, state = layer(x, state)``."""
+class Unrolled(nn.Module):
+    """A cell as a layer of one direction: ``outputs, state = layer(x, state)``. See :func:`unroll`."""
 
     batch_first = False
     bidirectional = False
@@ -754,7 +754,7 @@ def unroll(cell: Any) -> nn.Module:
         >>> from tinygrad_rnn.testing import laws
         >>> laws.time_shift(laws.unroll(nn.GRUCell(2, 3, rng=0)), np.ones((4, 1, 2)))
     """
-    return _Unrolled(cell)
+    return Unrolled(cell)
 
 
 def _one_way(layer: Any, law_name: str) -> Any:
@@ -968,7 +968,7 @@ def _as_state(layer: Any, parts: Sequence[Any], sequence: Any) -> Any:
     """The parts of a state in the form in which the layer takes it."""
     if isinstance(layer, recurrent._Layer):
         return tuple(parts)
-    cell = layer.cell if isinstance(layer, _Unrolled) else layer
+    cell = layer.cell if isinstance(layer, Unrolled) else layer
     if isinstance(cell, recurrent._Cell):
         return cell._recurrence.state(*parts)
     return parts[0] if len(parts) == 1 else tuple(parts)
@@ -1016,7 +1016,7 @@ def check(subject: Any, *inputs: Any, holomorphic: bool = False, second: bool = 
     else:
         for any_law in EVERYWHERE:
             any_law(subject, *inputs, **statics)
-        if isinstance(subject, (recurrent._Cell, recurrent._Layer, _Unrolled)):
+        if isinstance(subject, (recurrent._Cell, recurrent._Layer, Unrolled)):
             if np.ndim(getattr(inputs[0], "value", inputs[0])) == (2 if isinstance(subject, recurrent._Cell) else 3):
                 batch_additivity(subject, *inputs, **statics)
             if isinstance(subject, recurrent._Layer):
