@@ -128,7 +128,8 @@ def deep_stacks(
 
     Args:
         depths, trained: the L of the gradients and of the training runs.
-        width, updates: of every layer; at most so many updates (Adam, learning rate 0.01, batches of 64).
+        width, updates: of every layer; at most so many updates (Adam, learning rate 0.01, batches of 64); a run
+            ends before if its error on held-out points has not fallen for 400.
         seeds, first_seed: how many runs of each, and the seed of the first.
         executor, path, workers, shown: of the :func:`~tinygrad_rnn.experiments.sweeps.sweep` of training runs; with a path, finished
             ones are kept.
@@ -198,7 +199,7 @@ def learned_error(*, kind: str, layers: int, seed: int, width: int, updates: int
         with no_grad():
             return float(np.mean(model(points).value.argmax(axis=1) != classes))
 
-    train(model, loss, lambda: error_on(*held), rng=rng, updates=updates, lr=0.01, every=25, goal=GOAL / 2, shown=False)
+    train(model, loss, lambda: error_on(*held), rng=rng, updates=updates, lr=0.01, every=25, goal=GOAL / 2, patience=16, shown=False)
     return error_on(*fresh)
 
 
