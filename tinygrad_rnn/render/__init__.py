@@ -5,7 +5,8 @@
 from .backward import backward_graph
 from .equation import Equation, equation
 from .explorer import explorer
-from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode
+from .forward import forward_graph
+from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode, RenderScope
 from .player import player
 from .plot import plot
 
@@ -15,9 +16,11 @@ __all__ = [
     "RenderEdge",
     "RenderGraph",
     "RenderNode",
+    "RenderScope",
     "backward_graph",
     "equation",
     "explorer",
+    "forward_graph",
     "player",
     "plot",
 ]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from itertools import takewhile
 from operator import index
 from typing import Any
 
 from ..errors import ArgumentError
+from ..graph import Scope
 from ..steps import NodeInfo
 from ..trace import Trace
 from .fold import Edge, Place
 from .ledger import Ledger
-from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode, Shape
+from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode, RenderScope, Shape
 from .text import formula, glyph, number, relative
 
 Key = tuple[Any, ...]
@@ -139,7 +141,15 @@ class Sketch:
             lanes=tuple(self.ledger.highways.get(layer) for layer in range(len(layers))),
             count=self.ledger.count,
             rolled=self.rolled,
+            scopes=() if self.ledger.times else self._scopes(numbers, edges),
         )
+
+    def _scopes(self, numbers: dict[Key, int], edges: list[RenderEdge]) -> tuple[RenderScope, ...]:
+        places = {position: self.flow.infos[key[1]].place for key, position in numbers.items()}
+        users: dict[int, set[int]] = {}
+        for edge in edges:
+            users.setdefault(edge.target, set()).add(edge.source)
+        return scopes_of(places, users)
 
     def _node(self, key: Key, position: int, lane: int | None) -> RenderNode:
         shape, label, note, info = self.describe(key)
@@ -152,22 +162,63 @@ class Sketch:
     def look(self, node: int) -> tuple[Shape, str, str, NodeInfo]:
         """What one node of the ledger looks like."""
         info = self.flow.infos[node]
-        sign = glyph(info)
-        if node == self.flow.root and info.role is None:
-            return "root", info.symbol if info.name is not None else f"loss  {sign}", "", info
-        if not self.flow.out[node]:
-            return "leaf", sign, "" if self.ledger.times else _shape(info), info
-        if info.role in ("hidden", "cell"):
-            return "state", sign, "", info
-        if info.role == "gate":
-            return "gate", sign, info.gate or "", info
-        if info.name is None:
-            return "operation", sign, "", info
-        return "value", sign, "" if self.ledger.times else _shape(info), info
+        shape, label = looks(info, root=node == self.flow.root, leaf=not self.flow.out[node])
+        note = (info.gate or "") if shape == "gate" else ""
+        if not self.ledger.times:
+            note = self.ledger.numbers(info) or (shape_text(info) if shape in ("leaf", "value") else "")
+        return shape, label, note, info
 
 
-def _shape(info: NodeInfo) -> str:
+def looks(info: NodeInfo, *, root: bool = False, leaf: bool = False) -> tuple[Shape, str]:
+    """How a node is drawn, and what stands in it."""
+    sign = glyph(info)
+    if root and info.role is None:
+        return "root", info.symbol if info.name is not None else f"loss  {sign}"
+    if leaf:
+        return "leaf", sign
+    if info.role in ("hidden", "cell"):
+        return "state", sign
+    if info.role == "gate":
+        return "gate", sign
+    return "operation" if info.name is None else "value", sign
+
+
+def shape_text(info: NodeInfo) -> str:
+    """5 × 8; nothing for a number."""
     return " × ".join(map(str, info.shape))
+
+
+def scopes_of(places: dict[int, Scope | None], users: dict[int, set[int]]) -> tuple[RenderScope, ...]:
+    """The scopes that hold some nodes but not all. A node without a scope belongs to the one that all its users are in."""
+    numbers: dict[Scope, int] = {}
+    homes: dict[int, tuple[int, ...]] = {}
+    for key, place in sorted(places.items()):
+        path = [scope for scope in _around(place) if scope.name]
+        homes[key] = tuple(numbers.setdefault(scope, len(numbers)) for scope in path)
+    names = [scope.name or "" for scope in numbers]
+    for key in sorted(places):
+        near = {homes[user] for user in users.get(key, ())}
+        if not homes[key] and near:
+            low, high = min(near), max(near)
+            homes[key] = tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(low, high, strict=False)))
+    members: dict[tuple[int, ...], list[int]] = {}
+    for key, home in homes.items():
+        for length in range(1, len(home) + 1):
+            members.setdefault(home[:length], []).append(key)
+    return tuple(
+        RenderScope(tuple(names[number] for number in path), path, tuple(keys))
+        for path, keys in sorted(members.items())
+        if 1 < len(keys) < len(homes) - 1
+    )
+
+
+def _around(place: Scope | None) -> list[Scope]:
+    """A scope and those that it is in, the outermost first."""
+    found = []
+    while place is not None:
+        found.append(place)
+        place = place.parent
+    return found[::-1]
 
 
 class UnrolledSketch(Sketch):

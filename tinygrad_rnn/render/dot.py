@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 
 from ..linear_maps import KINDS
-from .layout import Route, Size, laid_out, title
+from .layout import Route, Size, laid_out, scope_title, title
 from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode
 from .style import ARROW, FONT, LANE_WIDTH, LINES, MEANINGS, Theme, line_colour, width
 from .text import cleaned, span, text_width, wrapped
@@ -54,9 +54,7 @@ class Writer:
         yield from self._head()
         for number, cluster in enumerate(self.graph.clusters):
             yield from self._cluster(number, cluster)
-        for node in self.graph.nodes:
-            if node.key not in self.cluster_of:
-                yield self._node(node)
+        yield from self._outside()
         for number, edge in enumerate(self.graph.edges):
             yield self._edge(number, edge)
 
@@ -88,6 +86,11 @@ class Writer:
 
     def _legend(self) -> str:
         theme, graph = self.theme, self.graph
+        if graph.forward:
+            said = [f"{graph.count} operations, from the inputs to the result"]
+            said += ["a dashed box is a closed one"] * any(node.shape == "fold" for node in graph.nodes)
+            said += ["in a node: its value | ∂result/∂value"] * any("| ∂" in node.note for node in graph.nodes)
+            return _coloured("; ".join(said), theme.muted)
         used = [kind for kind in KINDS if any(edge.kind == kind and edge.lane is None for edge in graph.edges)]
         cells = [_sample(theme.kinds[kind], LINES[kind].upper(), double=kind == "add") + _cell(MEANINGS[kind]) for kind in used]
         if any(graph.lanes):
@@ -97,8 +100,9 @@ class Writer:
             cells.append(_cell(f"{cleaned(', '.join(missing))}: no matmul-free path", bold=True))
         table = '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{}" CELLPADDING="0">{}</TABLE>'
         rows = [table.format(5, "<TR>" + "".join(cells) + "</TR>")] if cells else []
+        numbers = ", ∂ in a node is ∂loss/∂value" if any(node.note.startswith("∂") for node in graph.nodes) else ""
         way = "time runs to the right, the gradient down: from the loss to the inputs" if graph.clusters else "from the loss to the inputs"
-        rows += [_coloured(line, theme.muted) for line in (f"{graph.count} backward multiplications, numbers are gains", way)]
+        rows += [_coloured(line, theme.muted) for line in (f"{graph.count} backward multiplications, numbers are gains{numbers}", way)]
         return table.format(0, "".join(f"<TR><TD>{row}</TD></TR>" for row in rows))
 
     # -- nodes ------------------------------------------------------------------------------------------------------------------
@@ -120,6 +124,38 @@ class Writer:
         for key in sorted(cluster.nodes, key=lambda key: self.graph.nodes[key].lane is not None):
             yield "\t" + self._node(self.graph.nodes[key])  # edges are drawn in the order of their sources: the highway on top
         yield "}"
+
+    def _outside(self) -> Iterator[str]:
+        """What is outside of time, in the boxes of its scopes."""
+        boxes = self.layout.scopes
+        depth: list[int] = []
+        paths = {number: self.graph.scopes[number].path for number in boxes}
+        inside: dict[int, int] = {}
+        for number in sorted(boxes, key=paths.__getitem__):  # the innermost box of each node is the last
+            inside |= dict.fromkeys(self.graph.scopes[number].nodes, number)
+        for number in sorted(boxes, key=paths.__getitem__):
+            while depth and paths[number][: len(paths[depth[-1]])] != paths[depth[-1]]:
+                yield "\t" * (len(depth) - 1) + "}"
+                depth.pop()
+            indent = "\t" * len(depth)
+            depth.append(number)
+            left, top, right, bottom = boxes[number]
+            name = scope_title(self.graph.scopes[number])
+            look = attributes(
+                label=name,
+                style="rounded,filled",
+                color=self.theme.frame,
+                fillcolor=self.theme.step,
+                fontcolor=self.theme.muted,
+                fontsize=EDGE_FONT,
+                bb=Raw(f'"{_pair((left, bottom))},{_pair((right, top))}"'),
+                lp=_at((left + 5 + text_width(cleaned(name), EDGE_FONT) / 2, top + 8)),
+            )
+            yield f"{indent}subgraph cluster_scope{number} {{"
+            yield f"{indent}\tgraph {look}"
+            yield from (f"{indent}\t{self._node(self.graph.nodes[key])}" for key, home in sorted(inside.items()) if home == number)
+        yield from ("\t" * level + "}" for level in reversed(range(len(depth))))
+        yield from (self._node(node) for node in self.graph.nodes if node.key not in self.cluster_of and node.key not in inside)
 
     def _node(self, node: RenderNode) -> str:
         theme = self.theme
@@ -152,6 +188,8 @@ class Writer:
 
     def _label_of(self, edge: RenderEdge) -> str:
         """What is written at an edge; lines end with a line feed."""
+        if self.graph.forward:
+            return ""
         gain = span(edge.low, edge.high)
         if (edge.kind in ("add", "route") and gain == "1") or (edge.label == "" and edge.count > 1):
             gain = ""
@@ -164,6 +202,9 @@ class Writer:
 
     def _edge(self, number: int, edge: RenderEdge) -> str:
         theme, route = self.theme, self.layout.routes[number]
+        if self.graph.forward:
+            way = _spline(Route(route.points[::-1]), ARROW)
+            return f"n{edge.target} -> n{edge.source} {attributes(**{'class': f'e{number}'}, color=theme.muted, pos=way)}"
         lane = edge.lane is not None
         look: dict[str, object] = {"class": f"e{number}"}
         if self.labels[number]:

@@ -46,6 +46,16 @@ class Edge:
         return math.prod(step.gain for step in self.steps)
 
 
+def step_of(place: Scope | None) -> tuple[Scope | str, int] | None:
+    """The recurrence, by its layer's call or its path, and the step of it that a scope belongs to; None outside of time."""
+    if place is None or place.time is None:
+        return None
+    while place.parent is not None and place.parent.time == place.time:
+        place = place.parent
+    assert place.time is not None
+    return place.group or place.path, place.time
+
+
 class Flow:
     """The nodes and edges of a trace, in the order in which the cotangent reaches them, and what folding leaves of them.
 
@@ -86,15 +96,9 @@ class Flow:
         """Which step of which recurrence each node belongs to."""
         numbers: dict[Scope | str, int] = {}
         for number in sorted(self.infos):
-            info = self.infos[number]
-            step = info.place
-            if step is None or step.time is None:
-                continue
-            while step.parent is not None and step.parent.time == step.time:
-                step = step.parent
-            if step.time is not None:
-                layer = step.group or step.path
-                self.places[number] = (numbers.setdefault(layer, len(numbers)), step.time)
+            step = step_of(self.infos[number].place)
+            if step is not None:
+                self.places[number] = (numbers.setdefault(step[0], len(numbers)), step[1])
         self.layers = list(numbers)
 
     # -- folding --------------------------------------------------------------------------------------------------------------

@@ -144,16 +144,21 @@ def _place(drawing: Rows, up: dict[Item, list[Item]], down: dict[Item, list[Item
         for item in row:
             x[item] -= at / 2
     numbers = sorted(drawing.rows)
+    weigh: dict[Item, float] = {}  # what goes on for long stays in line, and short ends stand aside
+    for number in reversed(numbers):
+        for item in drawing.rows[number]:
+            weigh[item] = 1.0 + max((weigh[below] for below in down.get(item, ())), default=0.0)
+    weigh = {item: length**2 for item, length in weigh.items()}
     for sweep in range(3 * _SWEEPS):
         for number in numbers if sweep % 2 == 0 else reversed(numbers):
             row = drawing.rows[number]
             wished = []
             for item in row:
                 sides = (up, down) if sweep > 2 * _SWEEPS else (up,) if sweep % 2 == 0 else (down,)
-                near = [drawing.line(other) for side in sides for other in side.get(item, ())]
-                goal = _mean(near, drawing.line(item))
+                near = [(drawing.line(other), weigh[other]) for side in sides for other in side.get(item, ())]
+                goal = sum(at * weight for at, weight in near) / sum(weight for _, weight in near) if near else drawing.line(item)
                 wished.append((wish.get(item, goal) if not near or item in wish else goal) + drawing.lean(item))
-            weights = [8.0 if isinstance(item, tuple) and item[0] in ("pass", "label") else 1.0 for item in row]
+            weights = [weigh[item] * (8.0 if isinstance(item, tuple) and item[0] in ("pass", "label") else 1.0) for item in row]
             spaces = [(drawing.widths[a] + drawing.widths[b]) / 2 + GAP for a, b in pairwise(row)]
             x.update(zip(row, apart(wished, spaces, weights), strict=True))
 

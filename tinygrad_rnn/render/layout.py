@@ -9,16 +9,18 @@ below them. A small graph without time flows from right to left, as one reads a 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 
 from .layers import GAP, Item, Link, Rows, apart, in_rows
-from .model import RenderCluster, RenderEdge, RenderGraph
+from .model import RenderCluster, RenderEdge, RenderGraph, RenderScope
 from .text import text_width, timeless
 
 Point = tuple[float, float]
 Size = tuple[float, float]
+Box = tuple[float, float, float, float]
 
 GATES = ("input", "reset", "forget", "update", "candidate", "output")
 """The gates of a step from left to right."""
@@ -29,7 +31,9 @@ ROW = 8.0
 """The room above and below what stands in a row of labels."""
 BETWEEN = 30.0
 """The room between two layers."""
-DEEP = 12
+RIM, RIM_TOP, RIM_BOTTOM = 5.0, 15.0, 4.0
+"""What the box of a scope needs at its sides, above for its title, and below."""
+DEEP = 17
 """A graph without time of more levels than this flows downward."""
 
 
@@ -43,26 +47,65 @@ class Route:
 
 @dataclass
 class Layout:
-    """Middles of nodes, ways of edges, and the boxes (left, top, right, bottom) of clusters, by their numbers."""
+    """Middles of nodes, ways of edges, and the boxes (left, top, right, bottom) of clusters and scopes, by their numbers."""
 
     nodes: dict[int, Point] = field(default_factory=dict)
     routes: dict[int, Route] = field(default_factory=dict)
-    boxes: dict[int, tuple[float, float, float, float]] = field(default_factory=dict)
+    boxes: dict[int, Box] = field(default_factory=dict)
+    scopes: dict[int, Box] = field(default_factory=dict)
 
 
 def laid_out(graph: RenderGraph, sizes: Sequence[Size], labels: Sequence[Size]) -> Layout:
     """The layout of a picture, given the sizes of its nodes and of the labels of its edges."""
     plan = _Plan(graph, sizes, labels)
     if graph.clusters or max(plan.depth_outside.values(), default=0) >= DEEP:
-        return plan.layout()
-    turned = _Plan(graph, [size[::-1] for size in sizes], [size[::-1] for size in labels]).layout()
-    return Layout(
-        {key: _turned(at) for key, at in turned.nodes.items()},
-        {
-            number: Route([_turned(at) for at in route.points], None if route.label is None else _turned(route.label))
-            for number, route in turned.routes.items()
-        },
-    )
+        found = plan.layout()
+    else:
+        turned = _Plan(graph, [size[::-1] for size in sizes], [size[::-1] for size in labels], turned=True).layout()
+        found = Layout({key: _turned(at) for key, at in turned.nodes.items()})
+        for number, route in turned.routes.items():
+            found.routes[number] = Route([_turned(at) for at in route.points], None if route.label is None else _turned(route.label))
+    found.scopes = _scope_boxes(graph, sizes, found)
+    return found
+
+
+def _scope_boxes(graph: RenderGraph, sizes: Sequence[Size], found: Layout) -> dict[int, Box]:
+    """A box around each scope, inner ones first, unless something else would lie in it."""
+    boxes: dict[int, Box] = {}
+    around = {
+        key: (x - sizes[key][0] / 2, y - sizes[key][1] / 2, x + sizes[key][0] / 2, y + sizes[key][1] / 2)
+        for key, (x, y) in found.nodes.items()
+    }
+    for number in sorted(range(len(graph.scopes)), key=lambda number: -len(graph.scopes[number].path)):
+        scope = graph.scopes[number]
+        inner = [box for other, box in boxes.items() if graph.scopes[other].path[: len(scope.path)] == scope.path]
+        for keys in (
+            scope.nodes,
+            [key for key in scope.nodes if graph.nodes[key].shape != "leaf"],
+        ):  # if need be, what it is given is outside
+            if len(keys) < 2:
+                continue
+            box = _around([around[key] for key in keys] + inner, text_width(scope_title(scope), 10))
+            others = [around[key] for key in around if key not in set(keys)] + [other for other in boxes.values() if other not in inner]
+            if not any(_meet(box, other) for other in others):
+                boxes[number] = box
+                break
+    return boxes
+
+
+def _around(parts: Sequence[Box], wide: float) -> Box:
+    """A box around others, with a title of some width above them."""
+    left, top, right, bottom = (pick(sides) for pick, sides in zip((min, min, max, max), zip(*parts, strict=True), strict=True))
+    return left - RIM, top - RIM_TOP, max(right, left + wide) + RIM, bottom + RIM_BOTTOM
+
+
+def scope_title(scope: RenderScope) -> str:
+    """What stands above a scope: its name, or of one that is only numbered the one around it as well."""
+    return "/".join(scope.names[-2:] if scope.names[-1].isdigit() else scope.names[-1:])
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def title(graph: RenderGraph, cluster: RenderCluster) -> str:
@@ -76,8 +119,9 @@ def _turned(point: Point) -> Point:
 
 
 class _Plan:
-    def __init__(self, graph: RenderGraph, sizes: Sequence[Size], labels: Sequence[Size]) -> None:
+    def __init__(self, graph: RenderGraph, sizes: Sequence[Size], labels: Sequence[Size], *, turned: bool = False) -> None:
         self.graph = graph
+        self.turned = turned
         self.sizes = sizes
         self.labels = labels
         self.column = {node: number for number, cluster in enumerate(graph.clusters) for node in cluster.nodes}
@@ -129,14 +173,29 @@ class _Plan:
         depth = {self.names[node]: 0 for node in inside}
         pairs = [(self.names[edge.source], self.names[edge.target]) for edge in (self.graph.edges[number] for number in edges)]
         pairs = [(one, other) for one, other in pairs if one != other and one in depth and other in depth]
-        for _ in range(len(self.graph.clusters) + 1):
-            before = dict(depth)
-            for one, other in pairs:
-                depth[other] = max(depth[other], depth[one] + 1)
-            if depth == before:
-                break
+        scopes = [self._held(set(scope.nodes)) for scope in self.graph.scopes if inside.issuperset(scope.nodes)]
+        for attempt in (scopes, []):  # what comes after a scope is below all of it, unless scopes take turns
+            found = dict(depth)
+            for _ in range(len(self.graph.clusters) + len(attempt) + 1):
+                before = dict(found)
+                for one, other in pairs:
+                    found[other] = max(found[other], found[one] + 1)
+                for held, after in attempt:
+                    bottom = max((found[node] for node in held), default=-1)
+                    found.update({node: max(found[node], bottom + 1) for node in after})
+                if found == before:
+                    break
+            else:
+                continue
+            break
+        depth = found
         levels = {level: place for place, level in enumerate(sorted(set(depth.values())))}
         return {node: levels[depth[self.names[node]]] for node in sorted(inside)}
+
+    def _held(self, nodes: set[int]) -> tuple[list[Hashable], list[Hashable]]:
+        """The nodes of a scope, and those that they lead to outside of it."""
+        after = {edge.target for edge in self.graph.edges if edge.source in nodes and edge.target not in nodes}
+        return [self.names[node] for node in sorted(nodes)], [self.names[node] for node in sorted(after)]
 
     def _blocks(self) -> dict[int, int]:
         """From top to bottom: 2k + 1 is layer k, and 2k what is outside of time and comes after k layers."""
@@ -274,11 +333,28 @@ class _Plan:
                 from_above = self.result.nodes[edge.source][0] if column is None else self.rows[column].x["exit", number]
                 wishes.setdefault(edge.target, []).append(from_above)
         drawing = in_rows(levels, widths, links, wish={item: sum(goals) / len(goals) for item, goals in wishes.items()})
-        heights, bottom = self._heights([drawing], top)
+        heights, bottom = self._heights([drawing], top, self._rims(levels))
         self._set_rows(drawing, heights)
         return bottom
 
-    def _heights(self, drawings: Iterable[Rows], top: float) -> tuple[dict[int, tuple[float, float]], float]:
+    def _rims(self, levels: dict[Item, int]) -> dict[int, float]:
+        """The room between two levels that the titles and rims of the scopes need which begin or end there, by the row between them."""
+        rims: dict[int, float] = {}
+        over, under = (RIM, RIM) if self.turned else (RIM_TOP, RIM_BOTTOM)
+        for side, row, room in ((min, -1, over), (max, 1, under)):
+            found: dict[int, dict[int, int]] = {}
+            for scope in self.graph.scopes:
+                inside = [levels[key] for key in scope.nodes if key in levels]
+                if inside:
+                    nested = found.setdefault(2 * side(inside) + row, {})
+                    nested[len(scope.path)] = 1
+            for at, nested in found.items():
+                rims[at] = rims.get(at, 0.0) + room * len(nested)
+        return rims
+
+    def _heights(
+        self, drawings: Iterable[Rows], top: float, rims: Mapping[int, float] = MappingProxyType({})
+    ) -> tuple[dict[int, tuple[float, float]], float]:
         """Where each row begins and ends, and where the last one does."""
         tall: dict[int, float] = {}
         for drawing in drawings:
@@ -286,7 +362,7 @@ class _Plan:
                 tall[row] = max([tall.get(row, 0.0), *(self._height(item) for item in items)])
         rows = {}
         for row in range(max(tall, default=-1) + 1):
-            room = ROW if row % 2 else 0.0
+            room = ROW + rims.get(row, 0.0) / 2 if row % 2 else 0.0
             rows[row] = top + room, top + room + tall.get(row, 0.0)
             top = rows[row][1] + room
         return rows, top

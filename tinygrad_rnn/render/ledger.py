@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 
 from ..flow.highway import highway_steps
+from ..steps import NodeInfo
 from ..trace import States, Trace
 from .fold import Edge, Flow, Place
 
@@ -40,6 +44,7 @@ class Ledger:
                 found = highway_steps(trace, name)
                 self.highways[place[0]] = bool(found) if len(states) > 1 else None
                 self._on_lane |= {id(step): place[0] for steps in found.values() for step in steps}
+        self._cotangents = cotangents(trace)
         self.flow.fold(routes=fold_routes)
         self.owners = _owners(self.flow)
         self.times = sorted({time for _, time in self.owners.values()})
@@ -56,6 +61,13 @@ class Ledger:
         """The places in the trace of all steps that some edges stand for, in order."""
         return tuple(sorted({self._position[id(step)] for edge in edges for step in edge.steps + edge.passed}))
 
+    def numbers(self, info: NodeInfo) -> str:
+        """Of a value of one entry: its value, where it is known, and ∂loss/∂value, where it was kept."""
+        if math.prod(info.shape) != 1:
+            return ""
+        found = self._cotangents.get(info.order)
+        return "" if found is None else f"∂ {float(np.asarray(found).item()):.3g}"
+
     def gain_of_run(self, layer: int, run: tuple[int, int]) -> float:
         """What a run of steps leaves of the state cotangent: ‖δ‖ at the step before it over ‖δ‖ at its last step; NaN if unknown."""
         states = self.states.get(layer)
@@ -68,6 +80,11 @@ class Ledger:
         before = max(first - 1, 0)
         start: float = states[ran[last]].norm
         return states[ran[before]].norm / start if start and before < last else math.nan
+
+
+def cotangents(trace: Trace) -> dict[int, Any]:
+    """∂L/∂value by the number of the value's node, as far as arrays were kept."""
+    return {step.node.order: step.cotangent for step in trace.steps} | {info.order: found for info, found in trace.gradients.items()}
 
 
 def _owners(flow: Flow) -> dict[int, Place]:

@@ -80,6 +80,21 @@ class RenderCluster:
 
 
 @dataclass(frozen=True)
+class RenderScope:
+    """A named part of a computation outside of time, such as a module's call.
+
+    Attributes:
+        names: of the scopes from the outermost to this one.
+        path: the same as numbers: a module that is called twice has two scopes of one name.
+        nodes: the keys of the nodes inside, those of scopes inside it included.
+    """
+
+    names: tuple[str, ...]
+    path: tuple[int, ...]
+    nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class RenderGraph:
     """A picture before it has a layout.
 
@@ -93,6 +108,8 @@ class RenderGraph:
         lanes: of each layer, whether a highway runs through it; None if it is no recurrence with landmarks.
         count: how many backward multiplications there were before anything was folded.
         rolled: whether the steps are drawn as one.
+        scopes: the named parts outside of time, outer ones first.
+        forward: whether it is the computation itself that is drawn; edges lead from a result to what it was computed from all the same.
     """
 
     nodes: tuple[RenderNode, ...]
@@ -102,3 +119,5 @@ class RenderGraph:
     lanes: tuple[bool | None, ...]
     count: int
     rolled: bool = False
+    scopes: tuple[RenderScope, ...] = ()
+    forward: bool = False

@@ -90,7 +90,12 @@ def glyph(info: NodeInfo) -> str:
     """The name of a value; of a nameless one the sign of its operation."""
     if info.name is not None or info.symbol != info.op:
         return info.symbol
-    return _GLYPHS.get(info.op, info.op)
+    return sign(info.op)
+
+
+def sign(op: str) -> str:
+    """How an operation is written: its sign if it has one, and otherwise its name."""
+    return _GLYPHS.get(op, op)
 
 
 def formula(step: BackwardStep) -> str:
