@@ -327,7 +327,26 @@ def test_a_hook_is_told():
 
 
 @pytest.mark.parametrize(
-    "name", [HOSTILE, "a_b_c", "x_1", "a + b", "ᵀ", "_", "^(", "((", "²", "W_hhᵀ", "λ", "weight_ih_l0_reverse", "", " "]
+    "name",
+    [
+        HOSTILE,
+        "a_b_c",
+        "x_1",
+        "a + b",
+        "ᵀ",
+        "_",
+        "^(",
+        "((",
+        "²",
+        "W_hhᵀ",
+        "λ",
+        "weight_ih_l0_reverse",
+        "",
+        " ",
+        "a" * 47 + "!",
+        "x̂",
+        "\ue0000\ue001",
+    ],
 )
 def test_a_hostile_name_is_typeset(name):
     """Whatever a Tensor is called: one line of text, MathML that is well formed and holds no element of the name's, LaTeX that balances."""

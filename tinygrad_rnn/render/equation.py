@@ -143,7 +143,7 @@ class Equation:
             for pair in zip(symbols, numbers, strict=True)
             for line in ((pair[0], f"    {pair[1]}") if pair[0] != pair[1] else pair[:1])
         ]
-        return "\n".join([*both, *(f"where {note}" for note in self.where)])
+        return "\n".join([*both, *(f"{'where' if not at else '     '} {note}" for at, note in enumerate(self.where))])
 
     def _repr_latex_(self) -> str:
         return f"$$\n{self.latex}\n$$"
@@ -152,7 +152,7 @@ class Equation:
         rows = zip(self._written("mathml", "<mtext>… {} …</mtext>"), self._written("numbers", ""), strict=True)
         cell = '<td style="text-align:left">{}</td>'
         body = "".join(f"<tr>{cell.format(f'<math>{row}</math>')}{cell.format(html.escape(said))}</tr>" for row, said in rows)
-        return f"<table>{body}</table>" + "".join(f"<div>where {html.escape(note)}</div>" for note in self.where)
+        return f"<table>{body}</table>" + (f"<div>where {html.escape('; '.join(self.where))}</div>" if self.where else "")
 
 
 # -- what values are called ---------------------------------------------------------------------------------------------------
@@ -622,8 +622,10 @@ def equation(trace: Trace, target: Any, *, layer: Any = None, ends: int = 2) -> 
     """Write out the chain rule for one value, from the ledger of the backward pass.
 
     δx stands for ∂L/∂x. A cotangent that is used more than once, and every state's, has a line of its own, so an LSTM's gradient stays as
-    short as the textbook's; where there is one way only, as in a short RNN, all of it is one formula. ``M x`` is the matrix M times every
-    vector (row) of x, in NumPy ``x @ M.T``; ``A · x`` is NumPy's ``A @ x``; ``[a; b]`` puts a before b along the last axis; ``𝟏`` is ones.
+    short as the textbook's; where there is one way only, as in a short RNN, all of it is one formula.
+
+    ``M x`` is the matrix M times every vector (row) of x, in NumPy ``x @ M.T``; ``A · x`` is NumPy's ``A @ x``; ``[a; b]`` puts a before b
+    along the last axis; ``at[k](x)`` has x at the places k and 0 elsewhere; ``Σ(x)`` adds up what a broadcast had repeated; ``𝟏`` is ones.
 
     Args:
         trace: from ``tg.trace(loss)``; with ``keep="norms"`` the numbers are norms as well.

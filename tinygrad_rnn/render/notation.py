@@ -14,24 +14,27 @@ from typing import Any
 from .text import cleaned
 
 Tree = tuple[Any, ...]
-"""("id" | "word" | "num" | "op" | "text", text), ("script", base, below, above) or ("row", parts)."""
+"""("id" | "word" | "num" | "op" | "text", text), ("held", number), ("script", base, below, above) or ("row", parts)."""
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _HELD = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 _SUBS, _SUPS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₋", "0123456789−"), str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁽⁾", "0123456789−()")
-_LETTER = "[^\\W\\d_₀-₉⁰¹²³⁴-⁹ᵀδ∂Σ]"
+_LETTER = "[^\\W\\d_₀-₉⁰¹²³⁴-⁹ᵀδ∂Σ][\u0300-\u036f]?"  # x̂ is a letter with a hat
 _TOKENS = re.compile(
-    f"(?P<held>{_OPEN}\\d+{_CLOSE})|(?P<num>[0-9]+(?:\\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)|(?P<sign>[δ∂Σ])|(?P<word>{_LETTER}+)"
+    f"(?P<held>{_OPEN}\\d+{_CLOSE})|(?P<num>[0-9]+(?:\\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)|(?P<sign>[δ∂Σ])|(?P<word>(?:{_LETTER})+)"
     "|(?P<under>_(?:[^\\W_₀-₉⁰¹²³⁴-⁹ᵀ]+))|(?P<sub>₋?[₀-₉]+)|(?P<sup>ᵀ|⁽[⁰¹²³⁴-⁹]+⁾|⁻?[⁰¹²³⁴-⁹]+)|(?P<power>\\^\\()|(?P<space>\\s+)|(?P<op>.)",
     re.DOTALL,
 )
-_PLAIN = re.compile(f"(?:{_LETTER}|[\\w₀-₉⁰¹²³⁴-⁹₋ᵀδ⁽⁾()⊙+−/·@. ])+")
+_PLAIN = re.compile("[\\w\u0300-\u036f₀-₉⁰¹²³⁴-⁹₋ᵀ⁽⁾()⊙+−/·@. ]+")
 _FUNCTIONS = frozenset(("tanh", "cos", "sin", "ln", "exp", "log"))
 _LATEX = {
     "⊙": r"\odot", "·": r"\cdot", "−": "-", "…": r"\ldots", "𝟏": r"\mathbf{1}", "‖": r"\Vert", "×": r"\times", "[": "[", "]": "]",
     "δ": r"\delta", "∂": r"\partial", "Σ": r"\Sigma", "σ": r"\sigma", "√": r"\surd", "@": r"\,@\,", "|": r"\vert",
 }  # fmt: skip
 _ESCAPES = {"\\": r"\backslash", "^": r"\wedge", "~": r"\sim", " ": r"\ ", '"': "”"} | {char: "\\" + char for char in "{}$#%&_"}
+
+_BRACKETS = "border:solid;border-width:0 1.5px;border-radius:5px;padding:0 5px"
+"""Brackets of any height, also where no font for mathematics is installed."""
 
 
 def held(number: int) -> str:
@@ -75,7 +78,7 @@ def parsed(formula: str, symbols: Sequence[str] | None) -> Tree:
         elif kind == "sign":
             parts.append(("id", token))
         elif kind == "word":
-            parts.append(("id" if len(token) == 1 else "word", token))
+            parts.append(("id" if sum(map(str.isalpha, token)) == 1 else "word", token))
         elif kind in ("under", "sub", "sup"):
             below, above = token[1:] if kind == "under" else token.translate(_SUBS), token.translate(_SUPS)
             _attach(parts, *((None, above) if kind == "sup" else (below, None)))
@@ -200,8 +203,8 @@ def _mathml(tree: Tree) -> str:
     kind = tree[0]
     if kind == "row":
         if blocks := _blocks(tree):
-            rows = "".join(f"<mtr><mtd>{''.join(map(_mathml, block))}</mtd></mtr>" for block in blocks)
-            return f"<mrow><mo>[</mo><mtable>{rows}</mtable><mo>]</mo></mrow>"
+            rows = "".join(f'<mtr><mtd style="text-align:left">{"".join(map(_mathml, block))}</mtd></mtr>' for block in blocks)
+            return f'<mtable style="{_BRACKETS}">{rows}</mtable>'
         return "".join(_mathml(part) for part in tree[1])
     if kind == "script":
         _, base, below, above = tree
