@@ -339,3 +339,31 @@ def test_a_dead_step_between_two_that_are_read() -> None:
     result = flow.vanishing_product(tg.trace((outputs[-1] + outputs[2]).sum()))
     assert result.several
     assert result.verdict.startswith("gone: exactly 0 is handed on to lag 3")
+
+
+# -- planted mistakes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gate", ["input", "forget", "candidate", "output"])
+def test_a_dropped_gate_is_caught(gate: str, monkeypatch: Any) -> None:
+    """Without the edges through one gate, what is handed back is no longer what arrives, and the product says so."""
+    real = stretches.between
+
+    def without(steps: Any, *ends: Any) -> Any:
+        return real([step for step in steps if (step.node.role, step.node.gate) != ("gate", gate)], *ends)
+
+    monkeypatch.setattr(stretches, "between", without)
+    outputs, _ = ARCHITECTURES["lstm"](np.random.default_rng(0).normal(size=(6, 3, 2)))
+    result = flow.vanishing_product(outputs[-1].sum())
+    assert result.several
+    assert np.max(np.abs(result.handed_back[1:] / result.gain[1:] - 1.0)) > 1e-6
+
+
+def test_the_wrong_order_of_steps_is_caught(monkeypatch: Any) -> None:
+    """Maps of a run that are joined in another order than its cotangents hand back something else."""
+    real = relay.joined
+    monkeypatch.setattr(relay, "joined", lambda run, place: real(run[::-1], place))
+    outputs, _ = ARCHITECTURES["rnn"](np.random.default_rng(0).normal(size=(6, 3, 2)))
+    result = flow.vanishing_product(outputs[-1].sum())
+    assert result.several
+    assert np.max(np.abs(result.handed_back[1:] / result.gain[1:] - 1.0)) > 1e-3
