@@ -31,19 +31,19 @@ NETWORKS = ("RNN", "LSTM", "GRU", "attention")
 class Agreeing(nn.Module):
     """Words → vectors → a recurrent layer, or a Transformer block that looks back only → the logit of a plural verb at the end."""
 
-    def __init__(self, network: str, hidden: int, rng: np.random.Generator) -> None:
+    def __init__(self, network: str, hidden: int, rng: np.random.Generator, dtype: Any = np.float32) -> None:
         super().__init__()
         if network not in NETWORKS:
             raise ArgumentError(f"agreement: there is no network {network!r}; expected one of {', '.join(NETWORKS)}")
-        self.embedding = nn.Embedding(len(tasks.WORDS), hidden, dtype=np.float32, rng=rng)
+        self.embedding = nn.Embedding(len(tasks.WORDS), hidden, dtype=dtype, rng=rng)
         self.layer: Any
         if network == "attention":
-            block = nn.TransformerBlock(hidden, 2, causal=True, dtype=np.float32, rng=rng)
-            self.layer = nn.Sequential(nn.PositionalEncoding(hidden), block, nn.LayerNorm(hidden, dtype=np.float32))
+            block = nn.TransformerBlock(hidden, 2, causal=True, dtype=dtype, rng=rng)
+            self.layer = nn.Sequential(nn.PositionalEncoding(hidden), block, nn.LayerNorm(hidden, dtype=dtype))
         else:
-            self.layer = getattr(nn, network)(hidden, hidden, dtype=np.float32, rng=rng)
+            self.layer = getattr(nn, network)(hidden, hidden, dtype=dtype, rng=rng)
         self.attends = network == "attention"
-        self.readout = nn.Linear(hidden, 1, dtype=np.float32, rng=rng)
+        self.readout = nn.Linear(hidden, 1, dtype=dtype, rng=rng)
 
     def forward(self, words: Any) -> Any:
         """(T, B) word numbers → (B,) logits."""

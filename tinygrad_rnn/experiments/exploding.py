@@ -136,7 +136,7 @@ class Exploding(Measurement):
 
 
 @experiment
-def exploding(*, steps: int = 40, hidden: int = 32, batch: int = 32, updates: int = 500, seeds: int = 2, growth: float = 1.5) -> Exploding:
+def exploding(*, steps: int = 40, hidden: int = 32, batch: int = 32, updates: int = 300, seeds: int = 2, growth: float = 1.5) -> Exploding:
     """Claim (row 9): exploding gradients make Inf and NaN; clipping repairs that, and does not repair vanishing.
 
     The network that explodes is a ReLU RNN whose W_hh begins as the identity, in float32, trained by plain gradient descent on the adding

@@ -195,7 +195,7 @@ def length_limits(
     seeds: int = 2,
     hidden: int = 16,
     batch: int = 32,
-    updates: int = 200,
+    updates: int = 120,
     lr: float = 5e-3,
     executor: Executor | None = None,
     workers: int | None = None,
