@@ -424,6 +424,103 @@ def test_a_cell_of_ones_own(mistake: str, match: str) -> None:
     assert re.search(match, found.fault)
 
 
+def columns_forward(x, h, Wxh, Whh, bh):  # type: ignore[no-untyped-def]
+    new = np.tanh(np.dot(Wxh, x) + np.dot(Whh, h) + bh)
+    return new, (x, h, Wxh, Whh, new)
+
+
+def columns_backward(d, cache, mistake=""):  # type: ignore[no-untyped-def]
+    x, h, Wxh, Whh, new = cache
+    raw = d if mistake == "derivative" else (1 - new * new) * d
+    past = np.dot(Whh if mistake == "transposed" else Whh.T, raw)
+    return np.dot(Wxh.T, raw), past, np.dot(raw, x.T), np.dot(raw, (new if mistake == "state" else h).T), raw
+
+
+@pytest.mark.parametrize(
+    ("mistake", "match"),
+    [
+        ("", ""),
+        ("derivative", r"the derivative of tanh, ⊙ \(1 − new²\), is missing"),
+        ("transposed", r"the weight is transposed: Whh @ where Whh\.T @ belongs"),
+        ("state", r"it multiplies by new where h belongs"),
+    ],
+)
+def test_column_vectors(mistake: str, match: str) -> None:
+    """One sequence in columns, W x + W h + b."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape) for shape in ((3, 1), (3, 1), (3, 3), (3, 3), (3, 1))]
+    found = check_backward(columns_forward, lambda d, cache: columns_backward(d, cache, mistake), *arrays)
+    assert found.ok == (mistake == "")
+    assert re.search(match, found.fault)
+
+
+def norm_forward(x, scale, shift):  # type: ignore[no-untyped-def]
+    mean = x.mean(axis=1, keepdims=True)
+    centred = x - mean
+    var = (centred**2).mean(axis=1, keepdims=True)
+    std = np.sqrt(var + 1e-5)
+    unit = centred / std
+    return unit * scale + shift, (unit, scale, std)
+
+
+def norm_backward(d, cache, mistake=""):  # type: ignore[no-untyped-def]
+    unit, scale, std = cache
+    dunit = d * scale
+    dx = dunit - dunit.mean(axis=1, keepdims=True)
+    if mistake != "variance":
+        dx = dx - unit * (dunit * unit).mean(axis=1, keepdims=True)
+    return dx / std, (d * unit).sum(axis=0), d.sum(axis=0)
+
+
+def test_a_layer_norm() -> None:
+    """Not recurrent at all: the derivative that leaves out the variance is found."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape) for shape in ((4, 5), (5,), (5,))]
+    assert check_backward(norm_forward, norm_backward, *arrays).ok
+    found = check_backward(norm_forward, lambda d, cache: norm_backward(d, cache, "variance"), *arrays)
+    assert re.search(r"the path from unit to std is missing \(line \d+: unit = centred / std\)", found.fault)
+
+
+def test_relu() -> None:
+    """A step with relu, and its mask forgotten."""
+
+    def forward(x: Any, h: Any, Wx: Any, Wh: Any, b: Any) -> Any:
+        a = x @ Wx + h @ Wh + b
+        return np.maximum(a, 0), (x, h, Wx, Wh, a)
+
+    def backward(d: Any, cache: Any) -> Any:
+        x, h, Wx, Wh, a = cache
+        da = d * (a > 0) if right else d
+        return da @ Wx.T, da @ Wh.T, x.T @ da, h.T @ da, da.sum(0)
+
+    for right in (True, False):
+        found = check_backward(forward, backward, *inputs("rnn step"))
+        assert found.ok == right and found.forward == "an RNN step with relu"
+    assert "the derivative of relu, ⊙ [a > 0], is missing" in found.fault
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_is_not_called_a_mistake(seed: int) -> None:
+    """Whatever is added to a gradient, from 10⁻⁴ to 10 in size, has no name."""
+    rng = np.random.default_rng(seed)
+    forward, backward = made("rnn step")
+    arrays = inputs("rnn step")
+    where, noise = rng.integers(5), 10.0 ** rng.uniform(-4, 1)
+    added = [noise * rng.normal(size=array.shape) * (k == where) for k, array in enumerate(arrays)]
+    found = check_backward(forward, lambda d, cache: [g + e for g, e in zip(backward(d, cache), added, strict=True)], *arrays)
+    assert [gradient.right for gradient in found.gradients] == [k != where for k in range(5)]
+    assert not any(gradient.explanation for gradient in found.gradients)
+
+
+def test_what_is_missing_or_not_a_number() -> None:
+    """None is a gradient that was not computed; NaN is wrong, and nothing explains it."""
+    forward, backward = made("rnn step")
+    arrays = inputs("rnn step")
+    for bad, match in ((None, "never computed"), (np.full((3, 3), np.nan), "no known mistake")):
+        found = check_backward(forward, lambda d, cache, bad=bad: [bad if k == 2 else g for k, g in enumerate(backward(d, cache))], *arrays)
+        assert match in str(found.gradients[2]) and not found.gradients[2].right
+
+
 def test_a_function_without_a_cache() -> None:
     """Any function of arrays: backward(cotangent, *inputs)."""
     right = check_backward(lambda x, y: np.sin(x) * y, lambda d, x, y: (d * np.cos(x) * y, d * np.sin(x)), np.ones(3), np.ones(3))

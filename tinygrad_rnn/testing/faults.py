@@ -126,7 +126,15 @@ def _other_block(other: int, edge: Edge, g: Any, tape: Tape) -> Any:
 
 def of_step(tape: Tape, results: Sequence[str]) -> list[Fault]:
     """Every single mistake in the backward pass of one step, the simplest first."""
-    return [*_left_out(tape), *_turned_round(tape), *_sums(tape), *_paths(tape, results), *_blocks_exchanged(tape), *_other_values(tape)]
+    return [
+        *_not_taken(tape, results),
+        *_left_out(tape),
+        *_turned_round(tape),
+        *_sums(tape),
+        *_signs(tape),
+        *_blocks_exchanged(tape),
+        *_other_values(tape),
+    ]
 
 
 def _at(edge: Edge) -> str:
@@ -220,22 +228,25 @@ def _sums(tape: Tape) -> Iterator[Fault]:
             )
 
 
-def _paths(tape: Tape, results: Sequence[str]) -> Iterator[Fault]:
+def _not_taken(tape: Tape, results: Sequence[str]) -> Iterator[Fault]:
+    """Cotangents and paths that are left out."""
     for k, name in enumerate(results):
         if len(results) > 1:
             yield Fault(f"the cotangent d{name} that comes in is not used", unused=(k,))
     into: dict[int, list[int]] = {}
     for k, edge in enumerate(tape.edges):
         into.setdefault(edge.target, []).append(k)
-    for k, edge in enumerate(tape.edges):
         yield Fault(f"the path {_way(tape, edge)} is missing{_at(edge)}", {k: _dropped})
-    for k, edge in enumerate(tape.edges):
-        yield Fault(f"the sign is wrong {_way(tape, edge)}{_at(edge)}", {k: _negated})
     for target, arriving in into.items():
         if len(arriving) > 2:
             for kept in arriving:
                 only = f"only the share {_way(tape, tape.edges[kept])} is kept: = where += belongs for d{tape.names[target]}"
                 yield Fault(only, {k: _dropped for k in arriving if k != kept})
+
+
+def _signs(tape: Tape) -> Iterator[Fault]:
+    for k, edge in enumerate(tape.edges):
+        yield Fault(f"the sign is wrong {_way(tape, edge)}{_at(edge)}", {k: _negated})
 
 
 def _blocks_exchanged(tape: Tape) -> Iterator[Fault]:

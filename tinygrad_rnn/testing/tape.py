@@ -79,11 +79,11 @@ class Tape:
                 raise TypeError("an opaque node has no edges")
             operands = [operand.value if isinstance(operand, Node) else getattr(operand, "value", operand) for operand in node.operands]
             maps = node.primitive.rule(node.value, *operands, **(node.statics or {}))
-            symbols = [self.names[number[x]] if isinstance(x, Node) else _constant(x) for x in node.operands]
+            symbols = [_bracketed(self.names[number[x]] if isinstance(x, Node) else _constant(x)) for x in node.operands]
             differentiable = [x for x in node.operands if isinstance(x, Node)]
             for operand, linear_map in zip(node.operands, maps, strict=True):
                 if isinstance(operand, Node):
-                    label = linear_map.label.format(*symbols, out=self.names[k])
+                    label = linear_map.label.format(*symbols, out=_bracketed(self.names[k]))
                     self.edges.append(Edge(k, number[operand], linear_map, label, _place(node), len(differentiable)))
 
     def pull(self, cotangents: Sequence[Any], altered: dict[int, Alteration] | None = None) -> list[Any]:
@@ -155,7 +155,8 @@ def _place(node: Node) -> str:
         return ""
     file, _, line = node.source.rpartition(":")
     text = linecache.getline(file, int(line)).strip()
-    return f"line {line}: {text}" if text else f"line {line}"
+    short = text if len(text) <= _WIDE else f"{text[:_WIDE].rstrip()} …"
+    return f"line {line}: {short}" if text else f"line {line}"
 
 
 def _names(nodes: Sequence[Node]) -> list[str]:
@@ -171,7 +172,7 @@ def _names(nodes: Sequence[Node]) -> list[str]:
 
 
 _SIGNS = {"matmul": "@", "multiply": "*", "add": "+", "subtract": "−", "divide": "/"}
-_LONG = 30
+_LONG, _WIDE = 30, 60
 
 
 def _formula(node: Node, names: dict[Node, str]) -> str:
