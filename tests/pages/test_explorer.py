@@ -139,6 +139,8 @@ def test_it_fits(made, opened, width, dark):
     with opened(made, width=width, dark=dark) as (page, seen):
         for number in range(page.locator("#presets button").count()):
             page.locator("#presets button").nth(number).click()
+            said, sliders = page.locator("#verdict").bounding_box(), page.locator("#sliders").bounding_box()
+            assert 0 <= said["y"] < 800 and (width > 860 or said["y"] >= sliders["y"] + sliders["height"])  # it can be read at once
         page.locator("summary").click()
         assert page.evaluate("document.documentElement.scrollWidth") == width
         page.evaluate("scrollTo(0, 0)")
