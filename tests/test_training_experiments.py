@@ -303,8 +303,8 @@ def test_the_cats_gradient_adds_up_and_attention_sees_it_untrained(in_threads):
 
 
 @pytest.fixture(scope="module")
-def exploded():
-    return experiments.exploding(updates=60, seeds=1)
+def exploded(in_threads):
+    return experiments.exploding(updates=60, seeds=1, executor=in_threads)
 
 
 def test_explosion_clipping_and_vanishing(exploded):
@@ -319,9 +319,9 @@ def test_explosion_clipping_and_vanishing(exploded):
 
 
 @pytest.mark.parametrize("growth", [1.3, 2.0, 4.0])
-def test_the_anomaly_report_names_the_step_of_the_overflow(growth):
+def test_the_anomaly_report_names_the_step_of_the_overflow(growth, in_threads):
     """ρᵏ leaves float32 at the step that arithmetic gives, whatever ρ is."""
-    found = experiments.exploding(updates=1, seeds=1, growth=growth, steps=5, hidden=8)
+    found = experiments.exploding(updates=1, seeds=1, growth=growth, steps=5, hidden=8, executor=in_threads)
     assert found.anomaly_step > 0 and abs(found.anomaly_step - found.expected_step) <= 4
     with pytest.raises(ArgumentError, match=r"growth must be above 1, got 1\.0"):
         experiments.exploding(growth=1.0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,8 @@ from ..report import Table, aligned, number, power_of_ten
 from ..trace import trace
 from ..transforms import detect_anomaly, no_grad
 from .measurement import Claim, Measurement, experiment, holds
-from .training import Training, train
+from .sweeps import sweep
+from .training import train
 
 RATE = 0.1
 """The learning rate of the run that explodes; plain gradient descent, whose step is as long as the gradient."""
@@ -136,7 +139,18 @@ class Exploding(Measurement):
 
 
 @experiment
-def exploding(*, steps: int = 40, hidden: int = 32, batch: int = 32, updates: int = 300, seeds: int = 2, growth: float = 1.5) -> Exploding:
+def exploding(
+    *,
+    steps: int = 40,
+    hidden: int = 32,
+    batch: int = 32,
+    updates: int = 300,
+    seeds: int = 2,
+    growth: float = 1.5,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> Exploding:
     """Claim (row 9): exploding gradients make Inf and NaN; clipping repairs that, and does not repair vanishing.
 
     The network that explodes is a ReLU RNN whose W_hh begins as the identity, in float32, trained by plain gradient descent on the adding
@@ -148,36 +162,36 @@ def exploding(*, steps: int = 40, hidden: int = 32, batch: int = 32, updates: in
         steps, hidden, batch, updates: T, H, B, and the number of updates of each run.
         seeds: how many runs of each kind.
         growth: above 1.
+        executor, workers, path: of the sweep; with a path, a run that was interrupted goes on.
 
     Raises:
-        ArgumentError: for a growth at or below 1.
+        ArgumentError: for a growth at or below 1, or if a cell failed.
 
     Source:
         Pascanu, Mikolov & Bengio 2013 (clipping); Le, Jaitly & Hinton 2015 (the identity RNN).
     """
     if growth <= 1:
         raise ArgumentError(f"exploding: growth must be above 1, got {growth}")
-    free, clipped, report = [], [], ""
-    for seed in range(seeds):
-        run, said = _explodes(seed, math.inf, steps, hidden, batch, updates)
-        free.append(run)
-        report = report or said
-        clipped.append(_explodes(seed, 1.0, steps, hidden, batch, updates)[0])
-    shrinking = [_vanishes(seed, steps, hidden, batch, updates) for seed in range(seeds)]
+    fixed = {"steps": steps, "hidden": hidden, "batch": batch, "updates": updates}
+    grid = [
+        {"grows": grows, "clips": clips, "seed": s, **fixed} for s in range(seeds) for grows in (True, False) for clips in (False, True)
+    ]
+    values = sweep(clipping_cell, grid, executor, workers=workers, path=path, label="row 9").values()
+    free, clipped, lost, kept = (values[k::4] for k in range(4))
     anomaly, expected = _overflow(growth, hidden)
     return Exploding(
         seeds=seeds,
-        diverged=np.array([run.updates if run.stopped == "diverged" else -1 for run in free]),
-        exploded=np.array([_log10(np.max(run.norm)) for run in free]),
-        error=np.array([run.best for run in clipped]),
-        engaged=np.array([run.clipped for run in clipped]),
-        update=clipped[0].update,
-        norm=np.where(np.isfinite(free[0].norm), free[0].norm, np.nan),
-        clipped_norm=clipped[0].norm,
-        report=report,
-        vanishing_error=np.array([[run.best for run in runs] for runs, _ in shrinking]),
-        vanishing_engaged=np.array([runs[1].clipped for runs, _ in shrinking]),
-        left=np.array([left for _, left in shrinking]),
+        diverged=np.array([run["updates"] if run["stopped"] == "diverged" else -1 for run in free]),
+        exploded=np.array([math.inf if None in run["norm"] else math.log10(max(run["norm"])) for run in free]),
+        error=np.array([run["best"] for run in clipped]),
+        engaged=np.array([run["clipped"] for run in clipped]),
+        update=np.array(clipped[0]["update"]),
+        norm=np.array(free[0]["norm"], dtype=float),
+        clipped_norm=np.array(clipped[0]["norm"], dtype=float),
+        report=next((run["report"] for run in free if run["report"]), ""),
+        vanishing_error=np.array([[one["best"], other["best"]] for one, other in zip(lost, kept, strict=True)]),
+        vanishing_engaged=np.array([run["clipped"] for run in kept]),
+        left=np.array([[one["left"][0], one["left"][1], other["left"][1]] for one, other in zip(lost, kept, strict=True)]),
         chance=tasks.adding_baseline(),
         anomaly_step=_named_step(anomaly),
         expected_step=expected,
@@ -185,74 +199,58 @@ def exploding(*, steps: int = 40, hidden: int = 32, batch: int = 32, updates: in
     )
 
 
-def _log10(norm: float) -> float:
-    return math.log10(norm) if math.isfinite(norm) and norm > 0 else math.inf
-
-
-def _explodes(seed: int, clip: float, steps: int, hidden: int, batch: int, updates: int) -> tuple[Training, str]:
-    """A run of the identity RNN, and what ``detect_anomaly`` says of the update at which it diverged."""
+def clipping_cell(grows: bool, clips: bool, seed: int, *, steps: int, hidden: int, batch: int, updates: int) -> dict[str, Any]:
+    """One cell: a run that explodes or one that vanishes; norms that are not finite are None."""
     rng = np.random.default_rng(seed)
-    model = Adder(hidden, rng, init="identity", nonlinearity="relu")
-    model.layer.bias_l0.value = np.zeros(hidden, np.float32)
+    if grows:
+        model = Adder(hidden, rng, init="identity", nonlinearity="relu")
+        model.layer.bias_l0.value = np.zeros(hidden, np.float32)
+    else:
+        model = Adder(hidden, rng, init=0.5)
     last: dict[str, Any] = {}
 
     def loss() -> Any:
         last["weights"], last["batch"] = model.state_dict(), tasks.adding(steps, batch, rng, dtype=np.float32)
         return mse(model(last["batch"][0]), last["batch"][1])
 
-    with np.errstate(all="ignore"):
-        run = _trained(model, loss, steps, rng, clip=clip, updates=updates, lr=RATE, method=SGD)
-        if run.stopped != "diverged":
-            return run, ""
-        model.load_state_dict(last["weights"])
-        try:
-            with detect_anomaly():
-                mse(model(last["batch"][0]), last["batch"][1]).backward()
-        except AnomalyError as found:
-            return run, str(found)
-    return run, ""
-
-
-def _vanishes(seed: int, steps: int, hidden: int, batch: int, updates: int) -> tuple[list[Training], list[float]]:
-    """Runs of a small W_hh, without and with clipping, and log₁₀ of what arrives at the first step: untrained, and after each."""
-    runs: list[Training] = []
-    left: list[float] = []
-    x, target = tasks.adding(steps, batch, 3_000_000, dtype=np.float64)
-    for clip in (math.inf, 1.0):
-        rng = np.random.default_rng(seed)
-        model = Adder(hidden, rng, init=0.5)
-        if not left:
-            left.append(_arrives(model, x, target))
-
-        def loss(model: Adder = model, rng: np.random.Generator = rng) -> Any:
-            x, target = tasks.adding(steps, batch, rng, dtype=np.float32)
-            return mse(model(x), target)
-
-        runs.append(_trained(model, loss, steps, rng, clip=clip, updates=updates, lr=3e-3, method=Adam))
-        left.append(_arrives(model, x, target))
-    return runs, left
-
-
-def _arrives(model: Adder, x: Any, target: Any) -> float:
-    """log₁₀ ‖δ₁‖/‖δ_T‖, computed in float64 with the model's weights."""
-    wide = nn.RNN(2, model.layer.hidden_size, rng=0)
-    wide.load_state_dict({name: value.astype(np.float64) for name, value in model.layer.state_dict().items()})
-    answer = nn.Linear(model.layer.hidden_size, 1, rng=0)
-    answer.load_state_dict({name: value.astype(np.float64) for name, value in model.readout.state_dict().items()})
-    loss = mse(answer(wide(x)[0][-1])[:, 0], target)
-    product = flow.vanishing_product(trace(loss, keep="norms"))
-    return float(product.log10_product[len(x) - 1])
-
-
-def _trained(model: Adder, loss: Any, steps: int, rng: np.random.Generator, **options: Any) -> Training:
-    """Train; the error is the mean squared one on 500 sequences that are never trained on."""
     x, target = tasks.adding(steps, 500, 1_000_000, dtype=np.float32)
 
     def error() -> float:
         with no_grad():
             return float(mse(model(x), target).item())
 
-    return train(model, loss, error, rng=rng, every=max(1, options["updates"] // 20), shown=False, **options)
+    left = [] if grows else [_arrives(model)]
+    way: dict[str, Any] = {"method": SGD, "lr": RATE} if grows else {"method": Adam, "lr": 3e-3}
+    way |= {"clip": 1.0 if clips else math.inf, "updates": updates, "every": max(1, updates // 20)}
+    with np.errstate(all="ignore"):
+        run = train(model, loss, error, rng=rng, shown=False, **way)
+        report = _reported(model, **last) if run.stopped == "diverged" else ""
+    if not grows:
+        left.append(_arrives(model))
+    norm = [float(size) if math.isfinite(size) else None for size in run.norm]
+    found = {"stopped": run.stopped, "updates": run.updates, "best": run.best, "clipped": run.clipped, "update": run.update}
+    return {**found, "norm": norm, "report": report, "left": left}
+
+
+def _reported(model: Adder, weights: dict[str, Any], batch: tuple[Any, Any]) -> str:
+    """What ``detect_anomaly`` says of a batch with these weights."""
+    model.load_state_dict(weights)
+    try:
+        with detect_anomaly():
+            mse(model(batch[0]), batch[1]).backward()
+    except AnomalyError as found:
+        return str(found)
+    return ""
+
+
+def _arrives(model: Adder) -> float:
+    """log₁₀ ‖δ₁‖/‖δ_T‖ on 32 sequences of 40 steps, computed in float64 with the model's weights."""
+    x, target = tasks.adding(40, 32, 3_000_000)
+    wide, readout = nn.RNN(2, model.layer.hidden_size, rng=0), nn.Linear(model.layer.hidden_size, 1, rng=0)
+    for copy, module in ((wide, model.layer), (readout, model.readout)):
+        copy.load_state_dict({name: value.astype(np.float64) for name, value in module.state_dict().items()})
+    product = flow.vanishing_product(trace(mse(readout(wide(x)[0][-1])[:, 0], target), keep="norms"))
+    return float(product.log10_product[len(x) - 1])
 
 
 def _overflow(growth: float, hidden: int) -> tuple[str, int]:
