@@ -217,6 +217,14 @@ def attractors(
 
     Source:
         The lecture, after Linzen, Dupoux & Goldberg 2016.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from tinygrad_rnn import experiments
+        >>> with ThreadPoolExecutor(1) as here:  # in this process; by default in others
+        ...     found = experiments.attractors(("RNN",), phrases=4, updates=1, seeds=1, executor=here)
+        >>> bool(found.nearest[0, 0, 0] > 100 * found.subject[0, 0, 0])  # untrained
+        True
     """
     fixed = {"phrases": phrases, "attraction": attraction, "hidden": hidden, "batch": batch, "updates": updates, "lr": lr}
     grid = [{"network": name, "seed": seed, **fixed} for seed in range(seeds) for name in network]
@@ -349,6 +357,14 @@ def the_cat(
 
     Source:
         The lecture.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from tinygrad_rnn import experiments
+        >>> with ThreadPoolExecutor(1) as here:  # in this process; by default in others
+        ...     found = experiments.the_cat(("RNN", "attention"), updates=1, seeds=1, executor=here)
+        >>> found.words[1], bool(found.untrained[0, 1] < 1e-3 < found.untrained[1, 1])
+        ('cat', True)
     """
     fixed = {"hidden": hidden, "batch": batch, "updates": updates, "lr": lr}
     grid = [{"network": name, "seed": seed, **fixed} for seed in range(seeds) for name in network]

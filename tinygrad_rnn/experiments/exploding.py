@@ -169,6 +169,14 @@ def exploding(
 
     Source:
         Pascanu, Mikolov & Bengio 2013 (clipping); Le, Jaitly & Hinton 2015 (the identity RNN).
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from tinygrad_rnn import experiments
+        >>> with ThreadPoolExecutor(1) as here:  # in this process; by default in others
+        ...     found = experiments.exploding(updates=20, seeds=1, executor=here)
+        >>> found.diverged, bool(found.error[0] < 10)
+        (array([1]), True)
     """
     if growth <= 1:
         raise ArgumentError(f"exploding: growth must be above 1, got {growth}")

@@ -176,6 +176,14 @@ def orthogonal_start(
 
     Source:
         The lecture; Saxe, McClelland & Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear networks".
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from tinygrad_rnn import experiments
+        >>> with ThreadPoolExecutor(1) as here:  # in this process; by default in others
+        ...     found = experiments.orthogonal_start(updates=20, measurements=2, seeds=1, executor=here)
+        >>> found.distance[0, 0] > 0.1  # ‖WᵀW − I‖ from an orthogonal start, over training
+        array([False,  True,  True])
     """
     if "orthogonal" not in init:
         raise ArgumentError(f"orthogonal_start: expected 'orthogonal' among the initialisations, got {list(init)}")

@@ -199,6 +199,14 @@ def recurrent_stacks(
 
     Source:
         The lecture.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from tinygrad_rnn import experiments
+        >>> with ThreadPoolExecutor(1) as here:  # in this process; by default in others
+        ...     found = experiments.recurrent_stacks((8,), ("plain", "skip"), updates=1, seeds=1, executor=here)
+        >>> found.to_first[:, 0].round()  # log₁₀ of the gradient at the first of 8 layers, untrained
+        array([-6.,  0.])
     """
     if "plain" not in way or any(name not in WAYS for name in way):
         raise ArgumentError(f"recurrent_stacks: expected 'plain' and others of {', '.join(WAYS)}, got {list(way)}")
