@@ -93,6 +93,33 @@ def test_sliders_move_the_curve_to_the_numbers_of_the_engine(made, opened, netwo
         assert seen.nothing_wrong()
 
 
+FAULTS = {
+    "a curve that is one lag late": lambda log10_ratio, *parts: (np.append(0.0, log10_ratio[:-1]), *parts),
+    "saturation and weight exchanged": lambda log10_ratio, saturation=None, weight=None: (log10_ratio, weight, saturation),
+    "a ratio that is 1 % too large": lambda log10_ratio, *parts: (log10_ratio + np.log10(1.01) * (np.arange(len(log10_ratio)) > 0), *parts),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_seen(opened, tmp_path, monkeypatch, fault):
+    """With a wrong curve behind the page, what is read from it is not what the engine says: the comparison above can fail."""
+    real = sweep.Curve
+    monkeypatch.setattr(sweep, "Curve", lambda *given: real(*FAULTS[fault](*given)))
+    monkeypatch.setattr(sys.modules["tinygrad_rnn.render.explorer"], "NETWORKS", sweep.NETWORKS[:2])
+    radii, lengths = (0.9, 1.1), (10, 200)
+    wrong = render.explorer(tmp_path / "wrong.html", radii=radii, lengths=lengths)
+    logs, saturation, weight = by_hand("tanh RNN", "Gaussian", 0.9, 10)
+    with opened(wrong) as (page, _):
+        page.locator("#networks").get_by_label("tanh RNN", exact=True).check()
+        page.locator("#initialisations").get_by_label("Gaussian", exact=True).check()
+        page.locator("#radius").fill("0")
+        page.locator("#length").fill("0")
+        page.locator("#lag").fill("10")
+        measured, _, _, *parts = shown(page)
+    right = abs(measured - logs[10]) <= HALF and parts == pytest.approx([saturation[10], weight[10]], rel=5.1e-3)
+    assert not right
+
+
 def test_the_linear_recurrence_is_its_eigenvalues(made, opened):
     """The lecture's 0.9¹⁰⁰ = 2.66e-5 and 1.1¹⁰⁰ = 1.38e4, from the engine and from the formula, in the sentence that is read aloud."""
     with opened(made) as (page, _):
