@@ -20,6 +20,9 @@ from tinygrad_rnn.errors import ArgumentError, StorageError
 from tinygrad_rnn.experiments.sweeps import sweep
 
 GRID = {"seed": [0, 1], "size": [4, 40]}
+HERE = os.pathsep.join([str(Path(cells.__file__).parent), str(Path(experiments.__file__).parents[2])])
+"""Where another process finds the tests and the package."""
+
 POSIX = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills processes by signals")
 
 
@@ -159,6 +162,32 @@ def test_a_broken_executor_of_the_callers_keeps_what_is_finished(tmp_path):
         assert sweep(cells.picky, {"number": [1, 4, 5, 6, 7]}, executor, path=path).values() == [1, 4, 5, 6, 7]
 
 
+@POSIX
+def test_workers_that_always_die_end_the_sweep(tmp_path):
+    """When nothing was finished and workers have died three times, the sweep says what may be wrong instead of trying every cell."""
+    with pytest.raises(ArgumentError, match=r"workers have died 3 times before they finished a single cell.*__main__"):
+        sweep(cells.fragile, fragile(tmp_path, range(50), **{f"k{n}": 9 for n in range(50)}), workers=1)
+    assert sum(calls(tmp_path).values()) == 3
+
+
+def test_a_function_of_an_interactive_session_is_refused():
+    """Where there is no file that a worker could import, the message names both ways out."""
+    program = "from tinygrad_rnn.experiments import sweep\ndef cell(): return 1\nsweep(cell, [{}])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": HERE}
+    )
+    assert "__main__.cell was written in an interactive session" in done.stderr and "ThreadPoolExecutor(1)" in done.stderr
+
+
+def test_the_progress_bar_shows_how_far_it_is(capsys):
+    """Asked for, it is on standard error with the sweep's name; where nobody looks, there is nothing."""
+    with ThreadPoolExecutor(1) as executor:
+        sweep(cells.picky, {"number": [1, 4]}, executor, label="numbers [one]", shown=True)
+        assert "numbers [one]" in capsys.readouterr().err
+        sweep(cells.picky, {"number": [1, 4]}, executor)
+    assert capsys.readouterr() == ("", "")
+
+
 PROGRAM = """
 import sys
 from tinygrad_rnn.experiments import sweep
@@ -175,9 +204,8 @@ def test_a_killed_program_loses_no_finished_cell(tmp_path, how):
     """Whether it is killed or interrupted: its workers end too, what was finished is on file, and a second call does the rest."""
     script, path = tmp_path / "program.py", tmp_path / "sweep.jsonl"
     script.write_text(PROGRAM)
-    where = os.pathsep.join([str(Path(cells.__file__).parent), str(Path(experiments.__file__).parents[2])])
     command = [sys.executable, str(script), str(tmp_path), str(path)]
-    running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": where}, stderr=subprocess.PIPE)
+    running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": HERE}, stderr=subprocess.PIPE)
     limit = time.monotonic() + 60
     while len(lines(path)) < 4 and time.monotonic() < limit:
         time.sleep(0.05)

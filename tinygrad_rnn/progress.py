@@ -41,6 +41,6 @@ def progress(total: float, label: str, shown: bool | None = None) -> Iterator[Ad
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=console.is_terminal) as bar:
         task = bar.add_task(escape(label), total=total)
         yield lambda done, note: bar.update(task, completed=done, description=escape(f"{label}  {note}".rstrip()))

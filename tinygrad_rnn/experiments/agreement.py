@@ -35,7 +35,7 @@ class Agreeing(nn.Module):
         super().__init__()
         if network not in NETWORKS:
             raise ArgumentError(f"agreement: there is no network {network!r}; expected one of {', '.join(NETWORKS)}")
-        self.embedding = nn.Embedding(len(tasks.WORDS), hidden, dtype=dtype, rng=rng)
+        self.embedding = nn.Embedding(len(tasks.AGREEMENT_WORDS), hidden, dtype=dtype, rng=rng)
         self.layer: Any
         if network == "attention":
             block = nn.TransformerBlock(hidden, 2, causal=True, dtype=dtype, rng=rng)

@@ -10,6 +10,7 @@ import functools
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -30,6 +31,9 @@ SHOWN = 80
 
 KILLS = 2
 """A cell during which the worker died so often is given up."""
+
+DEATHS = 3
+"""When workers have died so often before any cell was finished, the sweep is given up: it is not the cells that are at fault."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +134,8 @@ def sweep(
         label, shown: of the progress bar, see :func:`tinygrad_rnn.progress.progress`.
 
     Raises:
-        ArgumentError: for a function that workers cannot find, an empty grid, a cell that comes twice, or settings that JSON cannot hold.
+        ArgumentError: for a function that workers cannot find, an empty grid, a cell that comes twice, settings that JSON cannot hold, or
+            workers that die before they finish anything.
         StorageError: if the file holds something else, or another sweep is writing to it.
         BrokenExecutor: if an executor of your own cannot go on; what is finished is on file.
 
@@ -148,6 +153,11 @@ def sweep(
     keys = [_key(name, settings) for settings in cells]
     if len(set(keys)) < len(keys):
         raise ArgumentError("sweep: the grid has a cell twice; give each its own settings, such as a seed")
+    if executor is None and name.startswith("__main__.") and not hasattr(sys.modules["__main__"], "__file__"):
+        raise ArgumentError(
+            f"sweep: {name} was written in an interactive session, where other processes cannot find it. Put it into a module, or sweep in "
+            "this process with executor=concurrent.futures.ThreadPoolExecutor(1)"
+        )
     if workers is not None and (workers < 1 or executor is not None):
         raise ArgumentError(f"sweep: workers must be at least 1, and go without an executor, got {workers}")
     done: dict[str, Cell] = {}
@@ -323,6 +333,7 @@ class _Own:
     def run(self, fn: Callable[..., Any], todo: Todo) -> Finished:
         """Cells as they are finished. No more are under way than there are workers, so that few are suspects when one of them dies."""
         waiting, suspects, kills = list(todo), list[str](), dict.fromkeys(todo, 0)
+        finished, deaths = False, 0
         with _one_thread():
             while waiting or suspects:
                 alone = not waiting
@@ -337,9 +348,16 @@ class _Own:
                         ready, _ = wait(running, return_when=FIRST_COMPLETED)
                         for future in ready:
                             cell = _cell(todo[running[future]], future)
+                            finished = True
                             yield running.pop(future), cell
                     pool.shutdown()
                 except BrokenExecutor:
+                    deaths += 1
+                    if deaths >= DEATHS and not finished:
+                        raise ArgumentError(
+                            f"sweep: workers have died {deaths} times before they finished a single cell. They must be able to import the "
+                            "function: put it into a module, and what a script does under if __name__ == '__main__':"
+                        ) from None
                     for future, key in running.items():
                         if future.done() and future.exception() is None:
                             yield key, _cell(todo[key], future)

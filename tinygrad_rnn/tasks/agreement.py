@@ -124,7 +124,7 @@ def numbered(sentence: str) -> Any:
     """
     words = sentence.lower().replace(",", " , ").replace(".", " ").split()
     if unknown := [word for word in words if word not in WORDS]:
-        raise ArgumentError(f"agreement: {unknown[0]!r} is not among the {len(WORDS)} words of tasks.WORDS")
+        raise ArgumentError(f"agreement: {unknown[0]!r} is not among the {len(WORDS)} words of tasks.AGREEMENT_WORDS")
     return np.array([_of(word) for word in words])
 
 
