@@ -99,7 +99,7 @@ class EmbeddingReport(Measurement):
         order = np.argsort(-self.count, kind="stable")
         rank = np.arange(1, len(order) + 1)
         shown = (series("occurrences", rank, self.count[order]), series("norm of the row's gradient", rank, self.row_norm[order]))
-        return (Chart("lines", "Words by how often they occur", "rank", "", shown, "xy"),)
+        return (Chart("lines", "Words by how often they occur", "rank", "occurrences; norm", shown, "xy"),)
 
 
 @experiment

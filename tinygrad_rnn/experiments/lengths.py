@@ -63,14 +63,14 @@ class ThroughTime(Measurement):
 
     def charts(self) -> tuple[Chart, ...]:
         """By |λ| at the longest T, and by T at the smallest and the largest |λ|."""
-        by_radius = tuple(series(name, self.radius, left[:, -1]) for name, left in zip(self.network, self.log10_left, strict=True))
-        by_length = tuple(
-            series(f"{name}, |λ| = {self.radius[r]:g}", self.length, left[r])
-            for r in (0, -1)
-            for name, left in zip(self.network, self.log10_left, strict=True)
+        y, named = "log₁₀ ‖δ₀‖/‖δ_T‖", list(zip(self.network, self.log10_left, strict=True))
+        by_radius = tuple(series(name, self.radius, left[:, -1]) for name, left in named)
+        ends = dict.fromkeys((0, len(self.radius) - 1))
+        by_length = [(self.radius[r], tuple(series(name, self.length, left[r]) for name, left in named)) for r in ends]
+        return (
+            Chart("lines", f"T = {self.length[-1]}", "|λ|", y, by_radius),
+            *(Chart("lines", f"|λ| = {radius:g}", "T", y, lines) for radius, lines in by_length),
         )
-        y = "log₁₀ ‖δ₀‖/‖δ_T‖"
-        return Chart("lines", f"T = {self.length[-1]}", "|λ|", y, by_radius), Chart("lines", "By length", "T", y, by_length)
 
 
 @experiment
