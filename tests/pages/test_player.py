@@ -358,13 +358,16 @@ def test_what_a_screen_reader_hears(played):
 
 @pytest.mark.parametrize("width", [360, 768, 1400])
 def test_no_width_scrolls_the_page_sideways(played, width):
-    """At 360 pixels and more nothing sticks out, at any of some steps, tables open."""
+    """At 360 pixels and more nothing sticks out, at any of some steps, tables open; a narrow page has one column."""
     trace = traced("lstm", hidden=40)
     with played(trace, width=width) as (tab, seen):
         for place in (0, 10, 25, 26, 60):
             go(tab, place)
             tables(tab)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.evaluate("(e => e.scrollWidth <= e.clientWidth)(document.getElementById('maps'))")
+            sections = tab.eval_on_selector_all("section", "all => all.map((one) => one.clientWidth)")
+            assert min(sections) > (0.85 if width < 960 else 0.4) * width
         assert seen.nothing_wrong()
 
 

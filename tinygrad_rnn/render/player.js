@@ -397,13 +397,21 @@ function filter() {
   }
   follow();
 }
-function follow() { const at = found.indexOf(now); page = at >= 0 ? Math.floor(at / PAGE) : Math.min(page, Math.max(0, Math.ceil(found.length / PAGE) - 1)); rows(); }
+let shown_rows = null, shown_page = -1;
+function follow() {
+  const at = found.indexOf(now);
+  page = at >= 0 ? Math.floor(at / PAGE) : Math.min(page, Math.max(0, Math.ceil(found.length / PAGE) - 1));
+  if (shown_rows !== found || page !== shown_page) rows();
+  for (const row of $("rows").querySelectorAll("tbody tr"))
+    if (Number(row.dataset.step) === now) row.setAttribute("aria-current", "step"); else row.removeAttribute("aria-current");
+}
 function rows() {
+  shown_rows = found; shown_page = page;
   const body = $("rows").querySelector("tbody");
   body.replaceChildren(...found.slice(page * PAGE, (page + 1) * PAGE).map((i) => {
     const g = gain(i), bar = make("span", {class: "bar", "aria-hidden": "true"});
     bar.style.width = Number.isFinite(g) ? Math.min(60, 30 * g) + "px" : "0";
-    const row = make("tr", {"aria-current": i === now ? "step" : null, "data-step": i},
+    const row = make("tr", {"data-step": i},
       make("td", {}, make("button", {"aria-label": `Go to multiplication ${i + 1}`}, String(i + 1))),
       make("td", {class: "number"}, data.time[i] === null ? "" : String(data.time[i])),
       make("td", {}, `${symbol(data.from[i])} → ${symbol(data.to[i])}`),
