@@ -17,7 +17,7 @@ Expected output:
     20     20     0.0218  0.872    -1.66       0.872       1      1
     39      1   6.36e-04  0.785    -3.20       0.785       1      1
     half-life 3.67 steps; W_hh: ρ = 1 decides the limit, σ_max = 1 the bound
-    most is lost at ⊙ (1 − h₄₀²): gain 0.828, 0.683 at step 36; 100 % of what is handed back has passed it; tinygrad_rnn/nn/recurrence.py:125
+    most is lost at ⊙ (1 − h₄₀²): gain 0.828, 0.683 at step 36; 100 % of what is handed back passed it; tinygrad_rnn/nn/recurrence.py:125
 
     the weights alone: 1
     the saturation alone: 0.000636

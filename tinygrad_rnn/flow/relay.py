@@ -100,7 +100,7 @@ def edges_in_words(what: str, edges: Sequence[EdgeGains]) -> Iterator[str]:
     for position, edge in enumerate(edges):
         gate = f" ({edge.gate} gate)" if edge.gate else ""
         gain = f"gain {power_of_ten(edge.log10_gain)}, {power_of_ten(edge.log10_gain_then)} at step {edge.time}"
-        passed = f"{100 * edge.share:.0f} % of what is handed back has passed it"
+        passed = f"{100 * edge.share:.0f} % of what is handed back passed it"
         yield f"{'then' if position else what} at {edge.label}{gate}: {gain}; {passed}" + (f"; {edge.place}" if edge.place else "")
 
 
