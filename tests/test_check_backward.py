@@ -328,6 +328,7 @@ TWO = [
     ("rnn step", [("* (1 - next_h ** 2)", ""), ("da.sum(axis=0)", "da")], ["derivative of tanh"] * 5),
     ("rnn step", [("x.T @ da", "2 * x.T @ da"), ("da @ Wx.T", "-da @ Wx.T")], ["sign|negative", "", "2 times", "", ""]),
     ("gru step", [("dn * (1 - n ** 2)", "dn"), ("dprev_h = dnext_h * z", "dprev_h = dnext_h * (1 - z)")], ["tanh"] * 5),
+    ("lstm step", [("df * f * (1 - f)", "df"), ("o * (1 - tc ** 2)", "o")], ["sigmoid.*tanh|tanh.*sigmoid"] * 2 + ["tanh"] + ["sigmoid.*tanh|tanh.*sigmoid"] * 3),
     ("rnn", [("dWh += dWht", "dWh = dWht"), ("da @ Wh.T", "da @ Wh")], ["transposed", "transposed", "transposed", "assigned", "transposed"]),
 ]  # fmt: skip
 

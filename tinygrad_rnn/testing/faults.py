@@ -48,6 +48,11 @@ class Fault:
             self.loop or other.loop,
         )
 
+    @property
+    def drops(self) -> bool:
+        """Whether it leaves out a path."""
+        return any(alteration is _dropped for alteration in self.altered.values())
+
     def excludes(self, other: Fault) -> bool:
         """Whether both alter the same place."""
         return bool(self.altered.keys() & other.altered.keys()) or bool(self.loop and other.loop) or self.unused == other.unused != ()

@@ -77,7 +77,7 @@ class BackwardReport(Result):
     Attributes:
         function: the name of the backward function.
         gradients: one :class:`CheckedGradient` per gradient.
-        fault: the one mistake that explains all of them; "" if there is none, or they have several.
+        fault: the mistake, or the two, that all wrong gradients follow from; "" if there is none, or each has its own.
         forward: what the forward function was recognised as ("" if it was not, and only general mistakes could be tried).
         oracle: where the expected numbers come from: "complex step" or "central differences".
         points: at how many points they were compared.
@@ -105,7 +105,7 @@ class BackwardReport(Result):
         if all(gradient.right for gradient in self.gradients):
             return (f"{self.function}: all {len(self.gradients)} gradients are right.", *self.notes)
         wrong = [gradient for gradient in self.gradients if not gradient.right]
-        whole = [f"One mistake explains all of it: {self.fault}."] if self.fault and len(wrong) > 1 else []
+        whole = [f"This explains all of it: {self.fault}."] if self.fault and len(wrong) > 1 else []
         each = [f"{gradient.what}." if whole else str(gradient) for gradient in wrong]
         right = [gradient.name for gradient in self.gradients if gradient.right]
         rest = [f"{', '.join(right)}: right."] if right else []
@@ -492,7 +492,10 @@ class _Diagnosis:
     def run(self) -> tuple[dict[int, str], str]:
         """The explanation per gradient, and the one that explains all (or "")."""
         explained, fault = self._explain()
-        return {k: f"{self.first[k]}; and {text}" if k in self.first else text for k, text in explained.items()}, fault
+        explained = {k: f"{self.first[k]}; and {text}" if k in self.first else text for k, text in explained.items()}
+        if len(self.wrong) == 1:
+            fault = explained.get(self.wrong[0], "")
+        return explained, "" if self.first and len(self.wrong) > 1 else fault
 
     def _explain(self) -> tuple[dict[int, str], str]:
         if not self.wrong:
@@ -500,8 +503,7 @@ class _Diagnosis:
         self._shapes()
         open_ones = [k for k in self.wrong if k not in self.explained]
         if not open_ones:
-            texts = set(self.explained.values())
-            return self.explained, texts.pop() if len(texts) == 1 and len(self.wrong) == len(self.names) else ""
+            return self.explained, ""
         common = self._common_factor(open_ones)
         if common:
             self.explained.update(dict.fromkeys(open_ones, common))
@@ -521,13 +523,13 @@ class _Diagnosis:
         self._cover(faults, [k for k in open_ones if k not in self.explained])
         left = [k for k in open_ones if k not in self.explained]
         if left:
-            simple = [fault for fault in faults if fault.simple][:_PAIRS]
+            simple = sorted((fault for fault in faults if fault.simple), key=lambda fault: fault.drops)[:_PAIRS]
             pairs = [a.with_another(b) for a, b in itertools.combinations(simple, 2) if not a.excludes(b)]
             both = self._first(pairs, open_ones)
             if both is not None:
                 self.explained.update(dict.fromkeys(open_ones, both.text))
-            else:
-                self._cover(pairs, left)
+                return self.explained, both.text if len(open_ones) == len(self.wrong) else ""
+            self._cover(pairs, left)
         return self.explained, ""
 
     # -- of the shape ---------------------------------------------------------------------------------------------------------
