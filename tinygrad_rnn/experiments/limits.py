@@ -148,6 +148,8 @@ class LengthLimits(Measurement):
                 cells = (f"{rate:.0%} {number(error, 2)}" for rate, error in zip(self.rate[i, j], self.error[i, j], strict=True))
                 rows.append((f"{task}: {network}", *cells))
         caption = "; ".join(f"{name}: {TASKS[name].unit}, {number(c)} by chance" for name, c in zip(self.task, self.chance, strict=True))
+        if "updates" in self.settings:
+            caption += f"; at most {self.settings['updates']} updates, half of them for a run that has learned nothing by then"
         title = f"runs that succeed of {self.seeds}, and median error, by length T"
         return aligned(("", *(f"T = {t}" for t in self.steps)), rows, title, caption)
 
