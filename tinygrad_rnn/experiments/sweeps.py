@@ -128,7 +128,8 @@ def sweep(
         grid: the values of each setting, for all combinations (the last one varies fastest), or the cells themselves. Settings are what
             JSON can hold.
         executor: any ``concurrent.futures.Executor``, which is not shut down: ``dask.distributed.Client(…).get_executor()`` runs on a
-            cluster (``pip install "tinygrad_rnn[distributed]"``). None: processes on this machine, started afresh (a script needs its ``if __name__ == "__main__":``).
+            cluster (``pip install "tinygrad_rnn[distributed]"``). None: processes on this machine, started afresh (a script needs its
+            ``if __name__ == "__main__":``).
         path: where finished cells are kept, as lines of JSON. None: nowhere.
         workers: how many processes, by default one per processor; not with an executor of your own.
         label, shown: of the progress bar, see :func:`tinygrad_rnn.progress.progress`.
