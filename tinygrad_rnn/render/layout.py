@@ -157,9 +157,10 @@ class _Plan:
                     alike.setdefault((cluster.layer, node.shape, timeless(node.label)), []).append(key)
             names |= {keys[0]: name for name, keys in alike.items() if len(keys) == 1}
         crossing = [self.graph.edges[number] for number in self.across]
+        below = {self.graph.edges[number].target for number in self.inner if self.graph.edges[number].lane is not None}
         for edge in crossing:
-            if edge.lane is not None:
-                names[edge.source] = names[edge.target] = "lane", edge.lane
+            if edge.lane is not None:  # where the highway begins inside of a step, it runs down to there first
+                names |= {end: ("lane", edge.lane, end in below) for end in (edge.source, edge.target)}
         for edge in crossing:
             for box, state in ((edge.source, edge.target), (edge.target, edge.source)):
                 if self.graph.nodes[box].shape == "fold" and self.graph.nodes[state].shape == "state" and names[box] == box:
