@@ -225,6 +225,52 @@ def test_what_no_float_holds_is_drawn():
     assert "10⁻⁴⁰⁰" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
 
 
+def at_the_edge():
+    """Results in which something is 0, infinite, not a number, missing, or alone."""
+    x, rnn, lstm = np.ones((6, 1, 2)), nn.RNN(2, 3, rng=0), nn.LSTM(2, 3, rng=0)
+    nothing = nn.RNN(2, 3, init=0.0, rng=0)
+    traced = {name: tg.trace((rnn(x)[0][-1] * factor).sum()) for name, factor in (("0", 0.0), ("1", 1.0), ("nan", np.nan), ("inf", np.inf))}
+    outputs, given = rnn(x)[0], tg.tensor(x, requires_grad=True)
+    with flow.monitor(nn.RNN(2, 3, rng=0, bidirectional=True)) as both, flow.monitor(rnn) as one:
+        (rnn(x)[0][-1] * 0.0).sum().backward()
+    yield "norms only", flow.vanishing_product(tg.trace(lstm(x)[0][-1].sum(), keep="norms"))
+    for length in (1, 2):
+        yield f"{length} steps", flow.vanishing_product(tg.trace(lstm(x[:length])[0][-1].sum()))
+    for name in ("nan", "inf"):
+        yield f"a loss times {name}", flow.vanishing_product(traced[name])
+        yield f"split of {name}", flow.split_paths(traced[name], traced[name].states()[3].hidden)
+    yield "W = 0", flow.vanishing_product(tg.trace(nothing(x)[0][-1].sum()))
+    yield "Jacobians that are 0", flow.step_jacobians(tg.trace(nothing(x)[0][-1].sum()))
+    yield "Jacobians of one unit", flow.step_jacobians(tg.trace(nn.RNN(2, 1, rng=0)(x)[0][-1].sum()))
+    for bins in (1, 2):
+        yield f"{bins} bins", flow.split_paths(traced["1"], traced["1"].states()[3].hidden, bins=bins)
+        yield f"several of {bins} bins", [flow.split_paths(traced["1"], traced["1"].states()[t].hidden, bins=bins) for t in (5, 4)]
+    yield "several of 0", [flow.split_paths(traced["0"], traced["0"].states()[t].hidden) for t in (5, 4, 3)]
+    yield "gradients of 0", flow.compare((rnn(x)[0][-1] * 0.0).sum())
+    yield "all blocked", flow.compare(rnn(x)[0][-1].sum(), flow.block(flow.edges()))
+    yield "connectivity of 0", flow.connectivity(rnn(given)[0] * 0.0, given)
+    yield "one loss", flow.bptt_matrix([outputs[-1].sum()], rnn.weight_hh_l0)
+    yield "a loss of 0", flow.bptt_matrix([(outputs[-1] * 0.0).sum()], rnn.weight_hh_l0)
+    for bias in (800.0, -800.0):
+        gated = tg.trace(nn.LSTM(2, 3, rng=0, forget_bias=bias)(x)[0][-1].sum())
+        yield f"a forget bias of {bias}", flow.timescales(gated)
+        yield f"the highway of {bias}", flow.highway(gated)
+    yield "norms of 0", one.rows[-1]
+    yield "an intervention that never ran", flow.cut_time(every=5).report()
+    assert not both.rows
+
+
+def test_what_is_zero_infinite_or_alone_is_drawn():
+    """No warning and no error, whatever a result holds."""
+    with np.errstate(all="ignore"):
+        cases = dict(at_the_edge())
+    for name, result in cases.items():
+        figure = render.plot(result)
+        figure.set_layout_engine("none")  # it takes most of the time
+        figure.draw_without_rendering()
+        assert figure.axes, name
+
+
 def test_ticks_are_round_numbers():
     """Over any span the labelled numbers are round: whole powers, or 1, 2, 5, or few digits; at least two of them."""
     from tinygrad_rnn.render.figure import Decades

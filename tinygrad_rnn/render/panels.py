@@ -47,8 +47,9 @@ def vanishing_product(result: Any) -> list[Panel]:
         if math.isfinite(result.spectral_radius) and result.spectral_radius > 0:
             _line(ax, result.lag, result.lag * math.log10(result.spectral_radius), theme.kinds["matmul"], "ρ(W_hh)ᵏ", style=":", width=1.6)
         known = result.log10_product[np.isfinite(result.log10_product)]
-        room = 0.4 * max(float(np.ptp(known)), 0.5)
-        ax.set_ylim(known.min() - 0.15 * room, min(ax.get_ylim()[1], known.max() + room))  # the bound may leave the paper
+        if known.size:
+            room = 0.4 * max(float(np.ptp(known)), 0.5)
+            ax.set_ylim(known.min() - 0.15 * room, min(ax.get_ylim()[1], known.max() + room))  # the bound may leave the paper
         _powers(ax, theme)
         _labels(ax, theme, f"{result.layer}: {result.verdict}", "k, steps back from the last state", "")
         _legend(ax, theme)
