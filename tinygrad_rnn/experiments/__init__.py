@@ -107,7 +107,7 @@ ROWS: dict[int, Row] = {
             21,
             "streams, one token at a time",
             streaming,
-            {"truncations": (1, 2, 5, 10, 20, 50, 100), "steps": 200, "hidden": 32, "updates": 6000, "tokens": 100_000},
+            {"truncations": (1, 2, 5, 10, 20, 50, 100), "steps": 200, "hidden": 32, "updates": 4000, "tokens": 20_000},
         ),
         Row(22, "embeddings: lookup and one-hot vectors", embedding, {"length": 20_000, "size": 64, "vocabulary": 2000}),
         Row(23, "the cat, which was sitting on the mat …, was sleeping", the_cat, {"hidden": 32, "updates": 1500, "seeds": 5}),
