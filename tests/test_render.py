@@ -576,6 +576,16 @@ def test_forward_of_numbers_shows_values_and_gradients():
     assert "∂" not in render.forward_graph(result).source
 
 
+def test_numbers_stand_in_the_nodes_of_a_backward_graph():
+    """A formula of numbers shows in each node its value and ∂loss/∂value: the same as the forward picture."""
+    loss = neuron()
+    backward, forward = render.backward_graph(tg.trace(loss)).model, render.forward_graph(loss, gradients=True).model
+    shown = {node.label: node.note for node in forward.nodes}
+    assert all(node.note == shown[node.label.removeprefix("loss  ")] for node in backward.nodes if node.label != "⊙")
+    assert all(re.fullmatch(r"\S+ \| ∂ \S+", node.note) for node in backward.nodes)
+    assert not any("∂" in node.note for node in render.backward_graph(tg.trace(loss, keep="norms")).model.nodes)
+
+
 def test_forward_edges_are_the_operands():
     """a * a + 3: two edges from a, one from the constant, and arrows that lead to the result."""
     a = tg.tensor([1.0, 2.0], requires_grad=True, name="a")

@@ -149,11 +149,13 @@ class Trace:
     Attributes:
         keep: "arrays" or "norms".
         gradients: the gradient of every leaf by its node's info (empty if arrays were not kept).
+        numbers: the values that have one entry, by their node's info (empty if arrays were not kept).
     """
 
     def __init__(self, loss: Tensor, keep: Keep, cotangent: Any) -> None:
         self.keep: Keep = keep
         self.gradients: dict[NodeInfo, Any] = {}
+        self.numbers: dict[NodeInfo, float] = {}
         self._groups: dict[Scope | str, list[dict[int, StateAt]]] = {}
         self._rows: list[tuple[int, int, Kind, str, float, float]] = []
         self._steps: list[BackwardStep] = []
@@ -193,6 +195,8 @@ class Trace:
         else:
             info = self._infos.visit(node)
             lock(cotangent)
+            if cotangent.size == 1:
+                self.numbers[info] = float(node.value.item())
         for position, share in shares:
             operand, linear_map = operands[position], maps[position]
             if norms:

@@ -34,17 +34,18 @@ def attributes(**values: object) -> str:
     return f"[{' '.join(parts)}]"
 
 
-def dot_lines(graph: RenderGraph, theme: Theme) -> list[str]:
-    """The lines between the braces."""
-    return [f"\t{line}\n" for line in Writer(graph, theme).lines()]
+def dot_lines(graph: RenderGraph, theme: Theme, *, legend: bool = True) -> list[str]:
+    """The lines between the braces; a page has a legend of its own."""
+    return [f"\t{line}\n" for line in Writer(graph, theme, legend=legend).lines()]
 
 
 class Writer:
     """The sizes of everything, the layout, and the lines of DOT text."""
 
-    def __init__(self, graph: RenderGraph, theme: Theme) -> None:
+    def __init__(self, graph: RenderGraph, theme: Theme, *, legend: bool = True) -> None:
         self.graph = graph
         self.theme = theme
+        self.legend = legend
         self.cluster_of = {node: number for number, cluster in enumerate(graph.clusters) for node in cluster.nodes}
         self.sizes = [_node_size(node) for node in graph.nodes]
         self.labels = [self._label_of(edge) for edge in graph.edges]
@@ -67,8 +68,7 @@ class Writer:
             fontcolor=theme.text,
             bgcolor=theme.background,
             pad=0.1,
-            labelloc=Raw("b"),
-            label=Raw(f"<{self._legend()}>"),
+            **({"labelloc": Raw("b"), "label": Raw(f"<{self._legend()}>")} if self.legend else {}),
         )
         yield "node " + attributes(
             shape=Raw("box"),
@@ -100,7 +100,7 @@ class Writer:
             cells.append(_cell(f"{cleaned(', '.join(missing))}: no matmul-free path", bold=True))
         table = '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{}" CELLPADDING="0">{}</TABLE>'
         rows = [table.format(5, "<TR>" + "".join(cells) + "</TR>")] if cells else []
-        numbers = ", ∂ in a node is ∂loss/∂value" if any(node.note.startswith("∂") for node in graph.nodes) else ""
+        numbers = "; in a node: its value | ∂loss/∂value" if any("| ∂" in node.note for node in graph.nodes) else ""
         way = "time runs to the right, the gradient down: from the loss to the inputs" if graph.clusters else "from the loss to the inputs"
         rows += [_coloured(line, theme.muted) for line in (f"{graph.count} backward multiplications, numbers are gains{numbers}", way)]
         return table.format(0, "".join(f"<TR><TD>{row}</TD></TR>" for row in rows))

@@ -44,7 +44,7 @@ class Ledger:
                 found = highway_steps(trace, name)
                 self.highways[place[0]] = bool(found) if len(states) > 1 else None
                 self._on_lane |= {id(step): place[0] for steps in found.values() for step in steps}
-        self._cotangents = cotangents(trace)
+        self._cotangents, self._numbers = cotangents(trace), trace.numbers
         self.flow.fold(routes=fold_routes)
         self.owners = _owners(self.flow)
         self.times = sorted({time for _, time in self.owners.values()})
@@ -62,11 +62,9 @@ class Ledger:
         return tuple(sorted({self._position[id(step)] for edge in edges for step in edge.steps + edge.passed}))
 
     def numbers(self, info: NodeInfo) -> str:
-        """Of a value of one entry: its value, where it is known, and ∂loss/∂value, where it was kept."""
-        if math.prod(info.shape) != 1:
-            return ""
-        found = self._cotangents.get(info.order)
-        return "" if found is None else f"∂ {float(np.asarray(found).item()):.3g}"
+        """Of a value of one entry: the value and ∂loss/∂value, if arrays were kept."""
+        value, found = self._numbers.get(info), self._cotangents.get(info.order)
+        return "" if value is None or found is None else f"{value:.4g} | ∂ {float(np.asarray(found).item()):.3g}"
 
     def gain_of_run(self, layer: int, run: tuple[int, int]) -> float:
         """What a run of steps leaves of the state cotangent: ‖δ‖ at the step before it over ‖δ‖ at its last step; NaN if unknown."""
