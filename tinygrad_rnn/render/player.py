@@ -409,19 +409,14 @@ def _picture(trace: Trace) -> tuple[RenderGraph | None, str, str, str]:
             continue
     if model is None:
         return None, "", "", f"The graph has more than {_NODES} nodes, which nobody can read; the ledger below has all of it."
-    from .engine import drawn
+    from .engine import BackwardGraph
 
     try:
-        both = [drawn(_source(model, theme), "neato", "svg").decode() for theme in (LIGHT, DARK)]
+        drawings = [BackwardGraph("backward", dot_lines(model, theme, legend=False), model) for theme in (LIGHT, DARK)]
+        both = [drawing.pipe(encoding="utf-8") for drawing in drawings]
     except RenderError as error:
         return None, "", "", str(error)
     return model, *_themed(*both), ""
-
-
-def _source(model: RenderGraph, theme: Any) -> str:
-    lines = dot_lines(model, theme)
-    lines[0] = re.sub(r" label=<<TABLE.*</TABLE>>", "", lines[0])  # the page has a legend of its own
-    return "digraph backward {\n" + "".join(lines) + "}\n"
 
 
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}(?:[0-9a-fA-F]{2})?\b")
