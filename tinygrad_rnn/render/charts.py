@@ -102,7 +102,7 @@ def _floats(value: Any) -> Any:
 
 
 def draw(charts: Sequence[Chart], ax: Any = None) -> Any:
-    """The charts side by side in a new Matplotlib figure; or the first of them in ``ax``. Returns the figure.
+    """The charts in a new Matplotlib figure, three in a row; or the first of them in ``ax``. Returns the figure.
 
     Raises:
         MissingError: if Matplotlib is not installed.
@@ -114,9 +114,11 @@ def draw(charts: Sequence[Chart], ax: Any = None) -> Any:
         from .figure import Picture
     except ImportError:
         raise MissingError('plot: Matplotlib is not installed; pip install "tinygrad_rnn[plot]"') from None
-    figure = Picture(figsize=(6.0 * len(charts), 3.8), layout="constrained")
+    across = min(len(charts), 3)
+    down = -(-len(charts) // across)
+    figure = Picture(figsize=(6.0 * across, 3.8 * down), layout="constrained")
     for place, chart in enumerate(charts):
-        _draw(chart, figure.add_subplot(1, len(charts), place + 1))
+        _draw(chart, figure.add_subplot(down, across, place + 1))
     return figure
 
 
@@ -150,30 +152,46 @@ def _draw(chart: Chart, ax: Any) -> None:
 
 
 def _lines(chart: Chart, ax: Any) -> None:
+    names = _names(chart)
     for place, line in enumerate(chart.series):
+        x = [names.index(name) for name in line.x] if names else line.x
         colour = COLOURS[place % len(COLOURS)]
         marker = MARKERS[place % len(MARKERS)] if len(line.x) <= 30 or not line.joined else ""
         style = "-" if line.joined else ""
-        ax.plot(line.x, line.y, color=colour, marker=marker, linestyle=style, markersize=4, linewidth=1.5, label=literal(line.name))
+        ax.plot(x, line.y, color=colour, marker=marker, linestyle=style, markersize=4, linewidth=1.5, label=literal(line.name))
         if line.low:
-            ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+            ax.fill_between(x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+    if names:
+        _name_ticks(ax, names)
 
 
 def _bars(chart: Chart, ax: Any) -> None:
-    names = list(dict.fromkeys(name for group in chart.series for name in group.x))
+    names = _names(chart) or sorted({x for group in chart.series for x in group.x})
     wide = 0.8 / len(chart.series)
     for place, group in enumerate(chart.series):
         middle = np.array([names.index(name) for name in group.x]) + (place - (len(chart.series) - 1) / 2) * wide
         height = np.array(group.y)
         reach = np.abs(np.stack([height - group.low, group.high - height])) if group.low else None
         ax.bar(middle, height, wide, yerr=reach, capsize=2, color=COLOURS[place % len(COLOURS)], label=literal(group.name))
-    turned = max(map(len, map(str, names)), default=0) * len(names) > 60
+    _name_ticks(ax, names)
+
+
+def _names(chart: Chart) -> list[Any]:
+    """The categories of an x-axis that has names, in the order in which they first come; none if it has numbers."""
+    given = list(dict.fromkeys(x for line in chart.series for x in line.x))
+    return given if any(isinstance(x, str) for x in given) else []
+
+
+def _name_ticks(ax: Any, names: list[Any]) -> None:
+    """A name at each place, turned as far as they need to be to pass each other."""
+    space = max(len(str(name)) for name in names) * len(names) if names else 0
+    turn = 0 if space <= 60 else 25 if len(names) <= 10 else 60
     ax.set_xticks(
         range(len(names)),
         [literal(str(name)) for name in names],
         fontsize=8,
-        rotation=25 if turned else 0,
-        ha="right" if turned else "center",
+        rotation=turn,
+        ha="right" if turn else "center",
     )
 
 
