@@ -115,9 +115,13 @@ def test_charts_are_drawn():
     lines = Chart("lines", "costs $5", "T", "left", (series("a & <b>", [1, 2], [1.0, 0.1], [0.5, 0.05], [2.0, 0.2]),), "y")
     bars = Chart("bars", "bars", "", "height", (series("one", ["p", "q"], [1.0, 2.0], [0.5, 1.0], [1.5, 3.0]), series("two", ["q"], [3.0])))
     heat = Chart("heat", "heat", "column", "row", tuple(series(str(r), range(3), [0.0, 10.0**-r, math.nan]) for r in range(2)), "y")
-    drawn = to_svg((lines, bars, heat))
-    assert drawn == to_svg((lines, bars, heat)) and drawn.startswith("<?xml")
-    for text in ("costs $5", ">left<", ">height<", ">column<", ">p<", ">q<"):
+    words = Chart(
+        "lines", "words", "word", "", (series("w", [f"{k} quite long" for k in range(12)], range(12)), series("v", ["0 quite long"], [1]))
+    )
+    numbered = Chart("bars", "numbers", "", "", (series("n", [3, 1], [1.0, 2.0]),))
+    drawn = to_svg((lines, bars, heat, words, numbered))
+    assert drawn == to_svg((lines, bars, heat, words, numbered)) and drawn.startswith("<?xml")
+    for text in ("11 quite long", "costs $5", ">left<", ">height<", ">column<", ">p<", ">q<"):
         assert text in drawn
     from matplotlib.figure import Figure
 
