@@ -17,7 +17,8 @@ Expected output:
     GRU, h to h                        0 + 1   0 + 10   0 + 50
     self-attention, read to V          1 + 0    1 + 0    1 + 0
     self-attention, output to input    3 + 0    3 + 0    3 + 0
-    Transformer stack, output to another token's input: 5 with 1, 5 with 6, 5 with 24 blocks; gradient at the first of 24: 1.37 with norms in the branches, 0.0115 after the sums
+    Transformer stack, output to another token's input: 5 with 1, 5 with 6, 5 with 24 blocks; gradient at the first of 24:
+        1.37 with norms in the branches, 0.0115 after the sums
     agrees: RNN: n; here 50 matrices, 50 factors at n = 50
     agrees: LSTM: n, but of gates; here 0 matrices, 50 factors at n = 50
     agrees: GRU: n, but of gates; here 0 matrices, 50 factors at n = 50
@@ -26,12 +27,15 @@ Expected output:
     agrees: a stack of 24 blocks: up to 24 layers; here 1.37 of the gradient at the first, norms in the branches
 """
 
+import textwrap
+
 from tinygrad_rnn import experiments
 
 
 def main() -> None:
     found = experiments.run(20, lengths=(1, 10, 50), layers=(1, 6, 24))
-    print(found)
+    for line in str(found).splitlines():
+        print(textwrap.fill(line, 120, subsequent_indent="    "))
     for claim in found.claims():
         print(f"{claim.verdict}: {claim.what}: {claim.published}; here {claim.measured}")
 

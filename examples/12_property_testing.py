@@ -17,13 +17,16 @@ Expected output:
     dwx       wrong   0.59       (1, 5)  -0.150436  -0.0394321
     dwh       wrong    0.6       (2, 5)  -0.652948   -0.170287
     db        wrong    0.6         (5,)   0.280786   0.0686146
-    This explains all of it: the factor is divide where (1 − divide) belongs, from (1 − divide) * tanh(index(a)) to tanh(index(a)) (line 33: return (1 - f) * n + f * h, (x, h, wx, wh, f, n)).
+    This explains all of it: the factor is divide where (1 − divide) belongs, from (1 − divide) * tanh(index(a)) to
+        tanh(index(a)) (line 51: return (1 - f) * n + f * h, (x, h, wx, wh, f, n)).
     dx is wrong at entry (1, 0): expected 0.550043, got 0.31853.
     dh is wrong at entry (1, 1): expected -1.60194, got -1.35467.
     dwx is wrong at entry (1, 5): expected -0.150436, got -0.0394321.
     dwh is wrong at entry (2, 5): expected -0.652948, got -0.170287.
     db is wrong at entry (5,): expected 0.280786, got 0.0686146.
 """
+
+import textwrap
 
 import numpy as np
 
@@ -61,7 +64,8 @@ def main() -> None:
     print("the cell of one's own obeys the laws\n")
 
     weights = random.standard_normal((3, 8)), random.standard_normal((4, 8)), random.standard_normal(8)
-    print(testing.check_backward(step_forward, step_backward, x, h, *weights))
+    for line in str(testing.check_backward(step_forward, step_backward, x, h, *weights)).splitlines():
+        print(textwrap.fill(line, 120, subsequent_indent="    "))
 
 
 if __name__ == "__main__":
