@@ -185,7 +185,7 @@ def programs(draw: st.DrawFn, *, most: int = 10, inputs: int = 3, operations: tu
         >>> @settings(max_examples=10)
         ... @given(strategies.programs())
         ... def test_forward_and_reverse_mode_agree(program):
-        ...     laws.adjoint(program, *program.point)
+        ...     laws.adjoint(program.tilted, *program.point)
         >>> test_forward_and_reverse_mode_agree()
     """
     return _programs.build(lambda n: draw(st.integers(0, n - 1)), most=most, inputs=inputs, operations=operations)
