@@ -34,7 +34,7 @@ from .vanishing import ChainRule, Compound, Eigenvalues, Saturation, chain_rule,
 ROWS: dict[int, Row] = {
     row.number: row
     for row in (
-        Row(1, "a gradient through time is a product of factors", chain_rule, {"position": 40, "hidden": 64}),
+        Row(1, "a gradient through time is a product of factors", chain_rule, {"position": 40, "hidden": 16}),
         Row(2, "eigenvalues decide, and a non-normal matrix grows first", eigenvalues, {"hidden": 64}),
         Row(3, "tanh multiplies by 1 − h²", saturation, {"steps": 100, "hidden": 64}),
         Row(4, "both compound: their logarithms add", compound, {"steps": 200, "hidden": 64}),
