@@ -136,6 +136,14 @@ def deep_stacks(
 
     Raises:
         ArgumentError: for depths below 1 or no seeds.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> import tinygrad_rnn as tg
+        >>> with ThreadPoolExecutor(1) as executor:
+        ...     found = tg.experiments.deep_stacks((2, 60), (1,), seeds=1, updates=50, executor=executor)
+        >>> dict(zip(found.stack, (found.log10_left[:, 1] > -4).tolist()))
+        {'plain': False, 'residual': True, 'dense': True, 'highway': True}
     """
     if min(depths, default=0) < 1 or min(trained, default=0) < 1 or seeds < 1:
         raise ArgumentError(f"deep_stacks: expected depths and seeds of at least 1, got {tuple(depths)}, {tuple(trained)} and {seeds}")

@@ -593,7 +593,14 @@ LECTURES = "the lecture's"
 
 @experiment
 def exercise_checks() -> ExerciseChecks:
-    """Claim (row 24): the answers printed in the lecture are right, and typical wrong ones are told what is wrong with them."""
+    """Claim (row 24): the answers printed in the lecture are right, and typical wrong ones are told what is wrong with them.
+
+    Example:
+        >>> import tinygrad_rnn as tg
+        >>> found = tg.experiments.exercise_checks()
+        >>> [(n, correct) for n, given, correct in zip(found.exercise, found.given, found.correct) if given == "the lecture's"]
+        [(1, True), (2, True), (3, True), (4, True)]
+    """
     answers = [
         (n, name, answer) for n, exercise in EXERCISES.items() for name, answer in ((LECTURES, exercise.model), *exercise.wrong.items())
     ]

@@ -48,6 +48,15 @@ def reproduce(
         ArgumentError: for a row that does not exist.
         StorageError: if one of ``results`` is something else.
         OSError: if ``out`` cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> from tinygrad_rnn import experiments
+        >>> from tinygrad_rnn.experiments.report import reproduce
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (record,) = reproduce(experiments.ROWS, [16], out=folder)
+        >>> record.verdict, record.counts
+        ('agrees', '3 × agrees')
     """
     asked = sorted(set(rows) or table)
     if unknown := [row for row in asked if row not in table]:

@@ -135,6 +135,12 @@ def streaming(
 
     Raises:
         ArgumentError: for truncations that do not divide the steps.
+
+    Example:
+        >>> import tinygrad_rnn as tg
+        >>> found = tg.experiments.streaming((1, 10, 40), steps=40, updates=5, tokens=50)
+        >>> bool(found.carried.max() < 1e-14), (found.bias[:, -1] < 1e-14).tolist(), found.cut.tolist()
+        (True, [True, True, True], [0, 0, 0])
     """
     if any(k < 1 or steps % k for k in truncations) or not len(truncations):
         raise ArgumentError(f"streaming: expected truncations that divide the {steps} steps, got {tuple(truncations)}")
