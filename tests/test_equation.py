@@ -132,7 +132,12 @@ def recurrence(kind, steps, batch, seed, loss):
     layer = LAYERS[kind](2, 3, rng=rng)
     x = rng.standard_normal((steps, batch, 2))
     outputs, _ = layer(x)
-    value = {"last": lambda: outputs[-1].sum(), "all": lambda: (outputs**2).sum(), "one": lambda: (outputs[steps // 2] ** 2).sum()}[loss]()
+    value = {
+        "last": lambda: outputs[-1].sum(),
+        "all": lambda: (outputs**2).sum(),
+        "one": lambda: (outputs[steps // 2] ** 2).sum(),
+        "two": lambda: (outputs[0] * outputs[steps // 2]).sum() + outputs[-1].sum(),
+    }[loss]()
     return layer, x, outputs, tg.trace(value)
 
 
@@ -154,7 +159,13 @@ def knowledge(kind, layer, x, outputs, trace):
     return known
 
 
-@given(st.sampled_from(list(LAYERS)), st.integers(2, 5), st.integers(1, 3), st.integers(0, 2**16), st.sampled_from(["last", "all", "one"]))
+@given(
+    st.sampled_from(list(LAYERS)),
+    st.integers(2, 5),
+    st.integers(1, 3),
+    st.integers(0, 2**16),
+    st.sampled_from(["last", "all", "one", "two"]),
+)
 def test_the_text_is_true(kind, steps, batch, seed, loss):
     """A reader who knows NumPy and the values in the text gets the engine's cotangents of states, of W_hh, W_ih and b."""
     layer, x, outputs, trace = recurrence(kind, steps, batch, seed, loss)
@@ -162,13 +173,35 @@ def test_the_text_is_true(kind, steps, batch, seed, loss):
     width = layer.weight_hh_l0.shape[0]
     for part in ("hidden", "cell") if kind == "lstm" else ("hidden",):
         landmark = getattr(trace.states()[1], part)
-        (value, *_) = read(render.equation(trace, (1, part)), known, width)
-        np.testing.assert_allclose(value, landmark.cotangent, rtol=1e-9, atol=1e-12)
+        equation = render.equation(trace, (1, part))
+        values = read(equation, known, width)
+        np.testing.assert_allclose(values[0], landmark.cotangent, rtol=1e-9, atol=1e-12)
+        for line, value in zip(equation.lines, values, strict=True):
+            if line.name in known:  # of others the reader does not know the shape, which 𝟏 leaves open
+                check_numbers(line.numbers, np.linalg.norm(value))
     if kind != "gru":
         for name, parameter in layer.named_parameters():
             (value, *_) = read(render.equation(trace, parameter), known, width)
             gradient = trace.gradients[trace.node(parameter)]
             np.testing.assert_allclose(value, gradient, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def check_numbers(said, norm):
+    """That a line in numbers begins with this norm, and that every product in it is what stands before its sign of equality."""
+    assert float(re.match(r"‖[^‖]*‖ = ([^ ,]+)", said)[1]) == pytest.approx(norm, rel=6e-3)
+    for whole, product in re.findall(r"([\d.e+-]+) = ([\d.e+-]+(?: × [\d.e+-]+)+)", said):
+        assert np.prod([float(part) for part in product.split(" × ")]) == pytest.approx(float(whole), rel=4e-2)
+
+
+def test_an_entry_is_not_its_state():
+    """outputs[1] is h₂ as a value, but ∂L/∂outputs[1] is what came by that entry alone, and is called so."""
+    outputs, _ = nn.RNN(2, 3, rng=0)(np.ones((3, 1, 2)))
+    entry = outputs[1]
+    trace = tg.trace((entry * entry).sum() + outputs[-1].sum())
+    equation = render.equation(trace, entry)
+    assert equation.text.splitlines()[0] == "∂L/∂(outputs[1]) = δv₁ ⊙ h₂ + δv₁ ⊙ h₂"
+    np.testing.assert_allclose(walked(trace, equation), 2.0 * entry.value, rtol=1e-12)
+    assert "δ(outputs[1])" not in render.equation(trace, "h₂").text.splitlines()[0].partition("=")[0]
 
 
 def test_an_untrue_line_is_noticed():

@@ -32,6 +32,7 @@ _INFIX = {"multiply": "⊙", "add": "+", "subtract": "−", "divide": "/", "matm
 _CALLS = frozenset(("tanh", "sigmoid", "relu", "exp", "log", "sin", "cos", "sqrt", "square", "abs", "softplus", "sum"))
 _PASSED_ON = frozenset(("broadcast_to", "reshape", "astype", "identity"))
 _D = "<mi>∂</mi>"
+_ENTRY = re.compile(r"\[-?\d+\]")
 _SLICE = re.compile(r"\[…, (\d*):(\d*)\]")
 
 
@@ -181,8 +182,9 @@ class Names:
         for text, orders in alike.items():
             for place, order in enumerate(orders, 1):
                 self._chosen[order] = text if len(orders) == 1 else f"{text}⁽{str(place).translate(raised)}⁾"
-        picked = (edge for edges in flow.out.values() for edge in edges if edge.passed and len(edge.steps) == 1)
-        self._entries = {edge.source: edge.target for edge in picked}  # outputs[2] is h₃
+        picked = [edge for edges in flow.out.values() for edge in edges if edge.passed and len(edge.steps) == 1]
+        self.entries = {edge.source: edge.target for edge in picked}  # outputs[2] is h₃
+        self._picked = {edge.source: symbol(edge.steps[0].operand.symbol) + cleaned(edge.steps[0].label) for edge in picked}
         self._given = frozenset(self._chosen.values())
         if (root := flow.infos[flow.root]).symbol == root.op:
             self._chosen[flow.root] = self._free("L")
@@ -225,8 +227,8 @@ class Names:
             return self.symbols[self.value(info.operands[0])], None
         if info.symbol != info.op:
             return symbol(info.symbol), None
-        if info.order in self._entries:
-            return self.symbols[self.value(self._infos[self._entries[info.order]])], None
+        if info.order in self.entries:
+            return self.symbols[self.value(self._infos[self.entries[info.order]])], None
         formula = self._forward(info, 3)
         if formula is not None and len(formula[0]) <= 24:
             return _bracketed(*formula, _ATOM), None
@@ -277,7 +279,9 @@ class Names:
         if info.order not in self._cotangents:
             at = self.value(info)
             text = f"δ{self.symbols[at]}"
-            if info.name is None and info.op in _PASSED_ON:
+            if info.order in self._picked:  # h₃ as a value, but another cotangent: that on the way by which the entry was picked
+                text = f"δ({self._picked[info.order]})"
+            elif info.name is None and info.op in _PASSED_ON:
                 text = f"δ{info.op.removesuffix('_to')}({self.symbols[at]})"
             elif text.endswith("ᵀ"):
                 text = f"δ({self.symbols[at]})"
@@ -526,7 +530,7 @@ class System:
             paths=tuple(paths),
             time=self.time(node),
             replaced=self.replaced(node),
-            formula=(held(names.value(info)) if target else held(names.bare(at)), together(terms)[0] if terms else "0", target),
+            formula=(held(names.bare(at)), together(terms)[0] if terms else "0", target),
             symbols=names.symbols,
         )
 
@@ -570,7 +574,7 @@ class System:
         parts = [self._factors(term) for term in terms[:_FEW]]
         known = self.norm(node)
         if known is None and len(terms) == 1:
-            known = self.steps[terms[0].paths[0][1][-1]].norms[1] if terms[0].paths[0][1] else None
+            known = self._size(terms[0])
         said = f"‖δ{self.called(node)}‖ = {number(known)}" if known is not None else ""
         if len(terms) == 1:
             return said + (f" = {parts[0].partition(' = ')[2]}" if " = " in parts[0] else "")
@@ -578,16 +582,36 @@ class System:
         return f"{said}, its terms: {', '.join(parts)}{more}".removeprefix(", ")
 
     def _factors(self, term: Term) -> str:
+        """The norm of a term, and what it is the product of."""
+        norm = self._size(term)
+        kept = [self.steps[place] for place in self._kept(term.paths[0][1])]
+        gains = [number(step.gain) for step in kept if step.kind not in ("add", "route") or not math.isclose(step.gain, 1.0)]
+        if not (term.plain and gains and norm):
+            return number(norm)
+        return f"{number(norm)} = {' × '.join([number(kept[0].norms[0]), *gains])}"
+
+    def _size(self, term: Term) -> float | None:
+        """‖term‖, as far as the ledger has it: what arrived last, if it arrived on one way."""
+        ends = {steps[-1] for _, steps in term.paths if steps}
+        if len(ends) != 1:
+            return None
         places = term.paths[0][1]
-        if not term.plain or not places:
-            ends = {steps[-1] for _, steps in term.paths if steps}
-            return number(self.steps[ends.pop()].norms[1]) if len(ends) == 1 else "–"
-        steps = [self.steps[place] for place in places]
-        gains = [number(step.gain) for step in steps if step.kind not in ("add", "route") or not math.isclose(step.gain, 1.0)]
-        begun = number(steps[0].norms[0])
-        last = next((step.norms[1] for step in reversed(steps) if step.op not in ("index", "stack")), steps[-1].norms[1])
-        product = " × ".join([begun, *gains])
-        return f"{number(last)} = {product}" if gains and last and not math.isnan(last) else number(last)
+        if not places:
+            return None
+        if not self._kept(places[-2:]):  # put into a stack and picked there: as it was before
+            return self.steps[places[-2]].norms[0]
+        return self.steps[places[-1]].norms[1]
+
+    def _kept(self, places: Sequence[int]) -> list[int]:
+        """A way without what cancels: an entry of a stack that is picked is what was put there."""
+        kept: list[int] = []
+        for place in places:
+            step, before = self.steps[place], self.steps[kept[-1]] if kept else None
+            if before is not None and step.op == "stack" and before.op == "index" and _ENTRY.fullmatch(before.label):
+                kept.pop()
+            else:
+                kept.append(place)
+        return kept
 
     def _signed(self, node: int, terms: list[Term]) -> str | None:
         """A line of scalars, with their signs."""
@@ -599,10 +623,10 @@ class System:
                 if not steps or any(step.map is None or np.size(step.cotangent) != 1 or np.size(step.contribution) != 1 for step in steps):
                     return None
                 factors = [steps[0].cotangent.item()] + [f for s in steps if s.kind != "add" and (f := _factor(s)) is not None]
+                total += math.prod(factors)
                 if len(factors) > 1 and factors[0] == 1.0:
                     del factors[0]
                 values.append(" · ".join(f"({_short(f)})" if f < 0 and at else _short(f) for at, f in enumerate(factors)))
-                total += steps[-1].contribution.item()
         if len(terms) > 4 * _FEW:
             return None
         said = _short(total)
@@ -661,7 +685,7 @@ def equation(trace: Trace, target: Any, *, layer: Any = None, ends: int = 2) -> 
     lines = tuple(system.line(node, terms, target=node == info.order) for node, terms in made.items())
     shown, folded = _folded(lines, ends)
     return Equation(
-        target=system.names.symbols[system.names.value(info)],
+        target=lines[0].name,
         lines=lines,
         where=_notes(system, [lines[at] for at in shown if at is not None]),
         shown=shown,
@@ -724,7 +748,7 @@ def _meant(system: System, target: Any, layer: Any) -> NodeInfo:
             raise ArgumentError(f"equation: step {time} has no {part!r}; expected one of {have}")
         return landmark.node
     if isinstance(target, str):
-        infos = system.flow.infos.values()
+        infos = [info for order, info in system.flow.infos.items() if order not in system.names.entries]
         fitting = [i for i in infos if target in (system.names.symbols[system.names.value(i)], i.symbol, i.name) and i.op not in _PASSED_ON]
         exact = [i for i in fitting if target == system.names.symbols[system.names.value(i)]]
         if len(fitting) == 1 or len(exact) == 1:

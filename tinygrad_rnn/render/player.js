@@ -283,7 +283,8 @@ if (drawing) {
   };
   drawing.removeAttribute("width"); drawing.removeAttribute("height");
   const whole = () => Math.min((paper.clientWidth - 4) / natural[0], (paper.clientHeight - 4) / natural[1]);
-  zoom(Math.max(Math.min((paper.clientHeight - 18) / natural[1], 1), Math.min(whole(), 1), 0.75));
+  const readable = 0.75;
+  zoom(whole() > 0.7 * readable ? Math.min(whole(), 1) : Math.max(Math.min((paper.clientHeight - 18) / natural[1], 1), readable));
   const edges = data.edges.map((steps, k) => ({steps: new Set(steps), last: Math.max(...steps), parts: [...drawing.querySelectorAll(".e" + k)]}));
   const nodes = new Map();
   for (const element of drawing.querySelectorAll("g.node")) {
