@@ -458,8 +458,6 @@ def test_nothing_covers_a_word(name, rolled):
     trace = tg.trace(PICTURES[name]())
     if rolled and not trace.layers:
         pytest.skip("nothing to roll")
-    if rolled and name in ("lengths", "two GRUs, state handed on"):
-        pytest.skip("not yet: rolled up, two kinds of past state stand in one row, and a line to the second runs through the first")
     graph = render.backward_graph(trace, rolled=rolled)
     placed, nodes, labels = boxes_of(graph)
     assert [pair for pair in combinations([*nodes.items(), *labels.items()], 2) if meet(pair[0][1], pair[1][1])] == []

@@ -321,6 +321,8 @@ class RolledSketch(Sketch):
                     self.speaks[sign] = node
 
     def _described(self, node: int, info: NodeInfo, owner: Place) -> Key:
+        if info.role in ("hidden", "cell"):  # one state, whether it was computed, kept or handed over
+            return owner[0], info.name, info.role
         if info.name is not None:
             return owner[0], info.name, info.op, info.role
         parent = next(iter(self.flow.into[node]), None)
@@ -340,9 +342,14 @@ class RolledSketch(Sketch):
         return "leaf", edge.target, layer
 
     def alone(self, edge: Edge, start: Key, end: Key) -> Key:
+        if end[0] == "past" and self.ledger.lane(edge) is not None:  # from state to state the highway is one line
+            return ()
         if start[0] == "node" and end[0] != "leaf":  # what goes from one node to every step is one edge
             return (edge.strongest.op,)
         return edge.strongest.op, edge.strongest.position
+
+    def sign(self, bundle: list[Edge]) -> str:
+        return ", ".join(dict.fromkeys(map(self.label, bundle)))
 
     def label(self, edge: Edge) -> str:
         owner = self.ledger.owners.get(edge.source)

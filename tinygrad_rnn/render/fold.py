@@ -151,7 +151,8 @@ class Flow:
         if kind == "add" and number not in self.places and not self._in_sum(edge):
             return False
         source = edge.source
-        if kind == "add" and self.places.get(source) != self.places.get(number):
+        place = self.places.get(number)  # what a step computed stays in it; what only moves entries may leave
+        if self.places.get(source) != place and (kind == "add" or (place is not None and any(e.kind != "route" for e in self.out[number]))):
             return False
         del self.out[source][edge]
         for onward in self.out[number]:
