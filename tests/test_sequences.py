@@ -1070,3 +1070,15 @@ def test_the_rolled_picture_of_both_directions() -> None:
     outputs, _ = nn.LSTM(2, 3, bidirectional=True, rng=0)(np.ones((4, 1, 2)))
     source = render.backward_graph(tg.trace(outputs.sum()), rolled=True).source
     assert source.count("t → t−1") == source.count("t → t+1") == 2  # over W_hh and on the highway
+
+
+def test_a_network_that_amplifies_rounding_opens_with_a_warning():
+    """At a spectral radius of 3 the kernel and the steps part by rounding; that is said, and the ledger is that of the steps."""
+    layer = nn.RNN(4, 64, init=3.0, rng=0)
+    x = np.random.default_rng(0).standard_normal((200, 1, 4))
+    with pytest.warns(RuntimeWarning, match=r"rnn_tanh: recorded step by step.*amplifies rounding"):
+        ledger = tg.trace(layer(x)[0][-1].sum())
+    recorded = tg.trace(layer(x, return_gates=True)[0][-1].sum())
+    for t in (1, 100, 200):
+        assert np.array_equal(ledger.states()[t].hidden.value, recorded.states()[t].hidden.value)
+    assert flow.vanishing_product(ledger).verdict.startswith("exploding")

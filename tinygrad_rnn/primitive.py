@@ -93,12 +93,15 @@ class Opaque(Primitive):
         definition: Callable[..., Any],
         joint_pullback: Callable[..., tuple[Any, ...]] | None = None,
         exact: bool = False,
+        iterated: bool = False,
     ) -> None:
         super().__init__(forward, name=name, elementwise=False)
         self.definition = definition
         self.joint_pullback = joint_pullback
         self.exact = exact
         """Whether the definition must give the value again bit for bit (a checkpoint), or up to rounding (a kernel)."""
+        self.iterated = iterated
+        """Whether it repeats a step so often that rounding may grow beyond all digits; a difference is then told and not refused."""
 
     def _on_arrays(self, *operands: Any, **statics: Any) -> Any:
         return self.forward(*operands, **statics)[0]
