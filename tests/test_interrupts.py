@@ -70,9 +70,12 @@ def whole() -> None:
 
 @pytest.fixture
 def program():
+    tracer = sys.gettrace()
+    sys.settrace(None)  # what measures coverage must not be interrupted: it holds locks
     made = Program()
     yield made
     made.check()
+    sys.settrace(tracer)
 
 
 # -- what the pass calls raises ----------------------------------------------------------------------------------------------------
