@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import signal
 import sys
 import threading
@@ -180,7 +181,11 @@ def interrupted_at(k, function):
 
     def count(frame, event, argument):
         nonlocal left
-        if event in ("call", "c_return") and frame.f_code.co_name != "<genexpr>" and getattr(argument, "__name__", "") != "__exit__":
+        if (
+            event in ("call", "c_return")
+            and not frame.f_code.co_flags & inspect.CO_GENERATOR
+            and getattr(argument, "__name__", "") != "__exit__"
+        ):
             left -= 1
             if left == 0:
                 raise KeyboardInterrupt
