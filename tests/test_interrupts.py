@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import inspect
 import signal
@@ -173,7 +174,7 @@ def test_a_kernel_or_a_checkpoint_that_raises(program, error, monkeypatch):
 def interrupted_at(k, function):
     """Call a function, and interrupt it at its k-th Python call or return from C: there, and in loops, is where signals are handled.
 
-    Left out are generators that are being closed, where Python itself loses an error, and the lock that is left when all is done.
+    Left out are generators and what closes them, where Python itself loses an error, and the lock that is left when all is done.
 
     Returns whether it was interrupted.
     """
@@ -181,11 +182,9 @@ def interrupted_at(k, function):
 
     def count(frame, event, argument):
         nonlocal left
-        if (
-            event in ("call", "c_return")
-            and not frame.f_code.co_flags & inspect.CO_GENERATOR
-            and getattr(argument, "__name__", "") != "__exit__"
-        ):
+        code = frame.f_code
+        lost = code.co_flags & inspect.CO_GENERATOR or code.co_filename == contextlib.__file__
+        if event in ("call", "c_return") and not lost and getattr(argument, "__name__", "") != "__exit__":
             left -= 1
             if left == 0:
                 raise KeyboardInterrupt
