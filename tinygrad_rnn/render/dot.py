@@ -46,6 +46,7 @@ class Writer:
         self.graph = graph
         self.theme = theme
         self.legend = legend
+        self.narrow = len({cluster.first for cluster in graph.clusters}) > _FEW
         self.cluster_of = {node: number for number, cluster in enumerate(graph.clusters) for node in cluster.nodes}
         self.sizes = [_node_size(node) for node in graph.nodes]
         self.labels = [self._label_of(edge) for edge in graph.edges]
@@ -92,17 +93,23 @@ class Writer:
             said += ["in a node: its value | ∂result/∂value"] * any("| ∂" in node.note for node in graph.nodes)
             return _coloured("; ".join(said), theme.muted)
         used = [kind for kind in KINDS if any(edge.kind == kind and edge.lane is None for edge in graph.edges)]
-        cells = [_sample(theme.kinds[kind], LINES[kind].upper(), double=kind == "add") + _cell(MEANINGS[kind]) for kind in used]
+        cells = [(_sample(theme.kinds[kind], LINES[kind].upper(), double=kind == "add"), MEANINGS[kind]) for kind in used]
         if any(graph.lanes):
-            cells.append(_sample(theme.highway, "SOLID", weight=6) + _cell("highway: no matrix from state to state", bold=True))
+            cells.append((_sample(theme.highway, "SOLID", weight=6), "highway: no matrix from state to state"))
         missing = [name for name, lane in zip(graph.layers, graph.lanes, strict=True) if lane is False]
         if missing:
-            cells.append(_cell(f"{cleaned(', '.join(missing))}: no matmul-free path", bold=True))
-        table = '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{}" CELLPADDING="0">{}</TABLE>'
-        rows = [table.format(5, "<TR>" + "".join(cells) + "</TR>")] if cells else []
+            cells.append(("", f"{cleaned(', '.join(missing))}: no matmul-free path"))
         numbers = "; in a node: its value | ∂loss/∂value" if any("| ∂" in node.note for node in graph.nodes) else ""
         way = "time runs to the right, the gradient down: from the loss to the inputs" if graph.clusters else "from the loss to the inputs"
-        rows += [_coloured(line, theme.muted) for line in (f"{graph.count} backward multiplications, numbers are gains{numbers}", way)]
+        many = f"{graph.count} backward multiplication{'s' * (graph.count != 1)}"
+        lines = [f"{many}, numbers are gains{numbers}", way]
+        row = "".join(sample + _cell(said, bold=said not in MEANINGS.values()) for sample, said in cells)
+        taken = sum(text_width(said, 12) + 10 + (39 if sample else 0) for sample, said in cells)
+        spare = (max(text_width(line, 12) for line in lines) - taken) / 2 - 8
+        aside = f'<TD WIDTH="{spare:.0f}"></TD>' if spare > 1 else ""  # or Graphviz would stretch the samples to the width of the lines
+        table = '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="{}" CELLPADDING="0">{}</TABLE>'
+        rows = [table.format(5, f"<TR>{aside}{row}{aside}</TR>")] if cells else []
+        rows += [_coloured(line, theme.muted) for line in lines]
         return table.format(0, "".join(f"<TR><TD>{row}</TD></TR>" for row in rows))
 
     # -- nodes ------------------------------------------------------------------------------------------------------------------
@@ -121,8 +128,9 @@ class Writer:
             bb=Raw(f'"{_pair((left, bottom))},{_pair((right, top))}"'),
             lp=_at((left + 8 + text_width(name, 12) / 2, top + 11)),
         )
-        for key in sorted(cluster.nodes, key=lambda key: self.graph.nodes[key].lane is not None):
-            yield "\t" + self._node(self.graph.nodes[key])  # edges are drawn in the order of their sources: the highway on top
+        nodes = [self.graph.nodes[key] for key in cluster.nodes]
+        for node in sorted(nodes, key=lambda node: 0 if node.lane is None else 2 if node.shape == "state" else 1):
+            yield "\t" + self._node(node)  # edges are drawn in the order of their sources: the highway on top
         yield "}"
 
     def _outside(self) -> Iterator[str]:
@@ -194,10 +202,11 @@ class Writer:
         if (edge.kind in ("add", "route") and gain == "1") or (edge.label == "" and edge.count > 1):
             gain = ""
         many = edge.count > 1 and not self.graph.rolled
-        gain += " each" if many and gain else ""
         loop = {1: "t → t−1", -1: "t → t+1"}.get(edge.back or 0, "") if self.graph.rolled else ""
-        times = f"{edge.count} times" if many else ""
-        said = ("" if edge.kind == "add" else wrapped(edge.label), gain) if edge.lane is None else (f"{edge.label}  {gain}".strip(),)
+        times = "" if not many else f"each of {edge.count}" if gain else f"{edge.count} times"
+        said = ["" if edge.kind == "add" else wrapped(edge.label, narrow=self.narrow), gain]
+        if edge.lane is not None and len(edge.label + gain) <= 16:
+            said = [f"{edge.label}  {gain}".strip()]
         return "\n".join(part for part in (*said, times, loop) if part)
 
     def _edge(self, number: int, edge: RenderEdge) -> str:
@@ -233,6 +242,9 @@ class Writer:
         ground = f'BGCOLOR="{theme.highway}" STYLE="ROUNDED"'
         return Raw(f'<<TABLE BORDER="0" CELLPADDING="2" CELLSPACING="0" {ground}><TR><TD>{bold}</TD></TR></TABLE>>')
 
+
+_FEW = 4
+"""Where there are more columns than this, long labels are broken for them to be narrow."""
 
 NODE_FONT, LEAF_FONT, NOTE_FONT, EDGE_FONT, LANE_FONT = 13, 11, 9, 10, 12
 

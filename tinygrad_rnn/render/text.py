@@ -36,6 +36,7 @@ _ADVANCES = [
     556, 222, 222, 500, 222, 833, 556, 556, 556, 556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584,
 ]  # fmt: skip
 """The widths of the characters from space to tilde in Helvetica and Arial, in thousandths of the size (Adobe's font metrics)."""
+_FACTOR = re.compile("(?<=[₀-₉])[(](?=1 )")
 _NEAR = 4
 _LONGEST = 48
 
@@ -48,10 +49,10 @@ def cleaned(text: str, longest: int = _LONGEST) -> str:
     return kept
 
 
-def wrapped(text: str, width: int = 22) -> str:
-    """A long formula on several lines, broken at its spaces."""
+def wrapped(text: str, width: int = 22, *, narrow: bool = False) -> str:
+    """A long formula on several lines, broken at its spaces; a narrow one also within o₂(1 − o₂)."""
     lines = [""]
-    for word in text.split(" "):
+    for word in (_FACTOR.sub("\n(", text) if narrow else text).split(" "):
         if lines[-1] and len(lines[-1]) + len(word) >= width and len(lines[-1]) > 2:
             lines.append(word)
         else:
