@@ -46,6 +46,11 @@ def test_monitor_and_trace_agree(name: str, steps: int, batch: int, layers: int,
         assert len(norms) == steps + 1
         expected = [at.norm for at in states]
         assert oracles.difference([norms[at.time] for at in states], expected) < (1e-12 if dtype == "float64" else 1e-4)
+        product = flow.vanishing_product(ledger, path) if any(expected) else None
+        if product is not None and len(product.lag) > 1 and not product.verdict.startswith("gone"):
+            start = row.time.tolist().index(int(product.time[0]))
+            own = row.handed_back[start + 1 : start + len(product.lag)]
+            assert np.allclose(own, product.handed_back[1:], rtol=1e-9 if dtype == "float64" else 1e-3)
         known = row.norm[:-1] > 0  # relu units that are all closed stop everything
         assert np.allclose(row.gain[1:][known], row.norm[1:][known] / row.norm[:-1][known], rtol=1e-9)
 
@@ -114,6 +119,25 @@ def test_the_rate_is_of_norms_that_have_their_digits(factor: float, steps: int) 
     assert f"a factor of {factor:g} per step" in str(watching.rows[-1])
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_loss_at_every_step_does_not_hide_that_the_gradient_vanishes(name: str) -> None:
+    """The norms stay level, since every output adds to them; the rate is that of what each step hands back, as in the ledger."""
+    make, options = LAYERS[name]
+    layer = make(3, 8, rng=0, **options)
+    with flow.monitor(layer) as watching:
+        outputs, _ = layer(np.random.default_rng(0).standard_normal((60, 2, 3)))
+        loss = (outputs**2).mean()
+        loss.backward()
+    row, product = watching.rows[-1], flow.vanishing_product(loss)
+    assert 0.3 < row.norm[-2] / row.norm[0] < 3.0
+    assert row.several
+    assert product.several
+    assert row.verdict.startswith("vanishing")
+    assert row.rate == pytest.approx(product.rate, rel=0.1)  # the monitor's has the step into the initial state too
+    assert np.allclose(row.handed_back[1:-1], product.handed_back[1:], rtol=1e-12)
+    assert json.loads(row.to_json())["several"] is True
+
+
 def test_a_nan_is_told_as_one() -> None:
     """A cotangent of NaN that enters 6 steps before the last is neither gone nor preserved."""
     layer = nn.LSTM(2, 3, rng=0)
@@ -149,7 +173,7 @@ def test_messages(make: Any, message: str) -> None:
 
 def test_a_line_with_numbers_that_json_does_not_know() -> None:
     """Infinities become strings and NaN null, in a line that is still JSON."""
-    row = flow.StateNorms(1, "rnn", np.array([2, 1, 0]), np.array([1.0, np.inf, np.nan]), "float64")
+    row = flow.StateNorms(1, "rnn", np.array([2, 1, 0]), norms := np.array([1.0, np.inf, np.nan]), norms, "float64")
     assert json.loads(row.line())["norm"] == [1.0, "inf", None]
 
 

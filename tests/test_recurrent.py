@@ -531,7 +531,7 @@ def test_state_hook_tells_what_a_trace_finds(name: str, bidirectional: bool, len
     kind = KINDS[name]
     layer = kind.layer(3, 4, rng=0, bidirectional=bidirectional, **kind.options)
     told: dict[str, Any] = {}
-    handle = layer.register_state_hook(told.__setitem__)
+    handle = layer.register_state_hook(lambda name, norms, handed: told.__setitem__(name, norms))
     rng = np.random.default_rng(0)
     state = tuple(leaf(rng.normal(size=(1 + bidirectional, 3, 4))) for _ in range(kind.oracle.parts))
     outputs, last = layer(rng.normal(size=(6, 3, 3)), state, lengths)

@@ -31,6 +31,13 @@ def slope(logs: Any) -> float:
     return -math.inf if known.size and np.isneginf(logs[known[0] :]).any() else 0.0
 
 
+def mean_log10(factors: Any) -> float:
+    """The mean log₁₀ of those factors that are finite and not 0; −inf if there is none."""
+    logs = log10(factors)
+    known = np.isfinite(logs)
+    return float(np.mean(logs[known])) if known.any() else -math.inf
+
+
 def trusted_range(dtype: Any) -> tuple[float, float]:
     """Between which norms a cotangent of this type has all its digits: not near the subnormal numbers, nor near overflow."""
     kind = np.finfo(dtype)

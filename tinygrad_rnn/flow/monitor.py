@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..report import Result, Shown, Table, aligned, as_json, number, plain, power_of_ten
-from .logs import log10, trend
+from .logs import log10, mean_log10, trend
 from .product import half_life, verdict
 
 
@@ -32,6 +32,8 @@ class StateNorms(Result):
         update: which backward pass it was, from 1; ``layer`` its name, such as "lstm/l0".
         time: the steps, from the last state that the recurrence reached back to the one it began with (0, or T + 1 from the end).
         norm: ‖δ_t‖ at these steps, over the batch, δ_t = ∂L/∂s_t as it arrives from outside step t.
+        handed: ‖what the step behind hands back‖ to these states: ``norm`` without what the outputs add there. Of the last state, what is
+            handed to it from outside the sequence.
         dtype: of the layer, "float32" or the like, which decides how small a norm can be and keep its digits.
     """
 
@@ -39,7 +41,20 @@ class StateNorms(Result):
     layer: str
     time: Any
     norm: Any
+    handed: Any
     dtype: str
+
+    @property
+    def handed_back(self) -> Any:
+        """‖what a step hands back‖ / ‖δ before the step‖: the gain, without what the outputs add; entry 0 is NaN."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.concatenate([[np.nan], 10.0 ** (log10(self.handed[1:]) - log10(self.norm[:-1]))])
+
+    @property
+    def several(self) -> bool:
+        """Whether the loss is read at several steps: whether the outputs add anything to a state before the last that has a gradient."""
+        last = np.flatnonzero(self.norm)[:1]
+        return bool(last.size and not np.array_equal(self.handed[last[0] + 1 :], self.norm[last[0] + 1 :], equal_nan=True))
 
     @property
     def gain(self) -> Any:
@@ -51,8 +66,11 @@ class StateNorms(Result):
     def rate(self) -> float:
         """The mean log₁₀ gain per step, from the last step that has a gradient as far back as its digits are all there.
 
-        That is as far as it is not exactly 0, subnormal or out of range. NaN where the gradient is not finite.
+        That is as far as it is not exactly 0, subnormal or out of range. NaN where the gradient is not finite. Where the loss is read at
+        several steps, the mean log₁₀ of ``handed_back``.
         """
+        if self.several and np.isfinite(self.norm).all():
+            return mean_log10(self.handed_back[1:])
         return trend(self.norm, self.dtype)[0]
 
     @property
@@ -70,7 +88,8 @@ class StateNorms(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields and what follows from them, in types that JSON knows."""
-        return {**super().to_dict(), "gain": plain(self.gain), "rate": plain(self.rate), "half_life": plain(self.half_life)}
+        more = ("gain", "handed_back", "several", "rate", "half_life")
+        return super().to_dict() | {name: plain(getattr(self, name)) for name in more}
 
     def line(self) -> str:
         """The row as one line of JSON: the steps' first and last, the norms to six digits, rate and half-life.
@@ -151,14 +170,15 @@ class Monitor(Shown):
         self._passes: dict[str, int] = {}
         self._handle = layer.register_state_hook(self._told)
 
-    def _told(self, name: str, norms: Any) -> None:
+    def _told(self, name: str, norms: Any, handed: Any) -> None:
         self._passes[name] = count = self._passes.get(name, 0) + 1
         if (count - 1) % self._every:
             return
         steps, backward = len(norms) - 1, name.endswith("reverse")
         times = np.arange(1, steps + 2) if backward else np.arange(steps, -1, -1)
         layer = f"{self._name}/{name}" if self._several else self._name
-        row = StateNorms(count, layer, times, norms if backward else norms[::-1], self._dtype)
+        norms, handed = (norms, handed) if backward else (norms[::-1], handed[::-1])
+        row = StateNorms(count, layer, times, norms, handed, self._dtype)
         self.rows.append(row)
         if self._tell is not None:
             self._tell(row)
@@ -199,8 +219,10 @@ def monitor(
 ) -> Monitor:
     """Watch the norms ‖δ_t‖ of a recurrent layer's state cotangents while it trains.
 
-    They are taken from the kernel's own backward pass, at a few per cent of its time (``tests/benchmarks/bench_monitor.py`` measures it).
-    A pass that opens the kernel, such as a trace, tells nothing here and shows everything itself.
+    They are taken from the kernel's own backward pass, at a few per cent of its time for all but the smallest layers
+    (``tests/benchmarks/bench_monitor.py`` measures it). Where the loss is read at several steps, rate and half-life are of what each step
+    hands back, as those of :func:`~.product.vanishing_product`: what the outputs add on the way would hide that a gradient vanishes. A
+    pass that opens the kernel, such as a trace, tells nothing here and shows everything itself.
 
     Args:
         layer: an ``nn.RNN``, ``nn.LSTM`` or ``nn.GRU``; only its calls from now on are watched.

@@ -15,7 +15,7 @@ from ..steps import BackwardStep
 from ..tensor import Tensor
 from ..trace import StateAt, States, Trace
 from .given import traced
-from .logs import log10, slope, trend
+from .logs import log10, mean_log10, slope, trend
 from .relay import DIRECT, EdgeGains, accuracy, edges_in_words, edges_table, relay, reliable
 
 PRESERVED = 0.00434
@@ -170,6 +170,7 @@ def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProd
     lag = np.arange(len(time))
     radius = largest = math.nan
     if matrix is not None and np.isfinite(matrix).all():
+        matrix = matrix.astype(np.float64, copy=False)  # NumPy has no eigenvalues of float16
         radius = float(np.max(np.abs(np.linalg.eigvals(matrix)), initial=0.0))
         largest = float(np.linalg.norm(matrix, 2))
     zeros = lag[np.isneginf(product)]
@@ -185,9 +186,7 @@ def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProd
             differs = np.abs(handed - gain)[1:] > accuracy(states[int(time[0])]) * gain[1:]
         several = bool((differs & sure[1:] & sure[:-1]).any())
     if several:
-        logs_of_steps = log10(handed)
-        known = np.isfinite(logs_of_steps)
-        rate = float(np.mean(logs_of_steps[known])) if known.any() else -math.inf
+        rate = mean_log10(handed)
         zeros = np.flatnonzero(handed == 0)
     wrong = next((k for k, t in enumerate(time) if not _finite(states[int(t)])), None)
     if lost is not None or wrong is not None:

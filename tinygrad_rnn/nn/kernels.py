@@ -34,8 +34,8 @@ STRETCH = 1_200_000
 """About how many bytes a pass computes at once, over several steps."""
 
 Array = Any
-Watch = Callable[[Array], Any]
-"""Who is told the norms of the state cotangents by each backward pass."""
+Watch = Callable[[Array, Array], Any]
+"""Who is told by each backward pass the norms of the state cotangents, and of what the steps hand back."""
 
 
 class _Scratch(threading.local):
@@ -193,23 +193,27 @@ class _Run:
         for flow, given in zip(flowing, on_state, strict=True):
             flow[...] = 0.0 if given is None else self._sorted(given)
         shares = _Shares(self, for_x=needed[0], for_weights=any(needed[1 + len(flowing) :]))
-        outputs = None if arriving is None else self._each(self._arranged(arriving))
+        arriving = None if arriving is None else self._arranged(arriving)
+        outputs = None if arriving is None else self._each(arriving)
         shape = (self.steps + 1, *flowing.shape)
         seen = None if self.watch is None else _scratch.take("seen", shape, self.dtype)
         hidden = self._same(flowing[0])
 
         def enter(t: int) -> None:
             """What the outputs hand to the hidden state of step t; after that the cotangents are those of the state."""
-            if outputs is not None:
-                np.add(hidden[t], outputs[t], out=hidden[t])
             if seen is not None:
                 seen[t + 1] = flowing
+            if outputs is not None:
+                np.add(hidden[t], outputs[t], out=hidden[t])
 
         self._backward(enter, shares, *flowing)
         if self.watch is not None and seen is not None:
             seen[0] = flowing
-            norms = norms_of(seen)
-            self.watch(norms[::-1] if self.reverse else norms)
+            norms = handed = norms_of(seen)
+            if arriving is not None:  # the same sums as in enter, all at once
+                np.add(seen[1:, 0], arriving, out=seen[1:, 0], where=True if self.active is None else self.active)
+                norms = norms_of(seen)
+            self.watch(*(each[::-1] if self.reverse else each for each in (norms, handed)))
         on_x = None if shares.on_x is None else self._rearranged(shares.on_x)
         return (on_x, *(self._unsorted(part) for part in flowing), *shares.of_weights()[: len(needed) - 1 - len(flowing)])
 

@@ -367,7 +367,7 @@ class _Layer(_Recurrent):
             self._add_weights(width, f"_{sweep.name}", f"_{sweep.name}" if len(self._sweeps) > 1 else "")
         between = Dropout(dropout, rng=self._random)
         self.dropout = between if between.p > 0 else None
-        self._state_hooks: dict[object, Callable[[str, Any], Any]] = {}
+        self._state_hooks: dict[object, Callable[[str, Any, Any], Any]] = {}
         if self.dropout is not None and self.num_layers == 1:
             warnings.warn(f"{type(self).__name__}: dropout acts between layers, and there is only one", UserWarning, stacklevel=3)
 
@@ -451,23 +451,24 @@ class _Layer(_Recurrent):
         own |= {"residual": self.residual} if self.residual else {}
         return own | super()._settings()
 
-    def register_state_hook(self, hook: Callable[[str, Any], Any]) -> HookHandle:
-        """Call ``hook(name, norms)`` in every backward pass through the kernel, without opening it.
+    def register_state_hook(self, hook: Callable[[str, Any, Any], Any]) -> HookHandle:
+        """Call ``hook(name, norms, handed)`` in every backward pass through the kernel, without opening it.
 
         ``name`` is "l0", "l0_reverse", …; ``norms`` (T + 1,) holds ‖δ_t‖ over the batch, δ_t = ∂L/∂s_t as it arrives from outside step t,
         in the order of the sequence: first the initial state, then steps 1 to T (from the end: steps 1 to T, then the initial state).
+        ``handed`` holds the norms of what the next step hands back to these states: the same, but for what the outputs add.
         A pass that opens the kernel (a trace, an observer, ``create_graph``) does not call it. It counts for calls of the layer that
         come after it. Returns a handle whose ``remove()`` takes the hook away again.
         """
         if not callable(hook):
-            raise ArgumentError(f"register_state_hook: expected a function of a name and an array, got {type(hook).__name__}")
+            raise ArgumentError(f"register_state_hook: expected a function of a name and two arrays, got {type(hook).__name__}")
         key = object()
         self._state_hooks[key] = hook
         return HookHandle(self._state_hooks, key)
 
-    def _tell(self, name: str, norms: Any) -> None:
+    def _tell(self, name: str, norms: Any, handed: Any) -> None:
         for hook in list(self._state_hooks.values()):
-            hook(name, norms)
+            hook(name, norms, handed)
 
     def _checked_lengths(self, lengths: Any, steps: int, batch: int) -> Any:
         """The lengths as integers, one per sequence; None stays None.
