@@ -101,7 +101,7 @@ class OrthogonalStart(Measurement):
             )
         ]
         for k, name in enumerate(self.init):
-            if k == here:
+            if self.distance[k, :, 0].max() < 1e-3:  # orthogonal too, as the identity is
                 continue
             apart = mean_of(np.log10(self.gain[here, :, 0]) - np.log10(self.gain[k, :, 0]))
             found.append(
