@@ -314,7 +314,8 @@ def test_explosion_clipping_and_vanishing(exploded):
     assert (exploded.left < -6).all()
     assert exploded.report.startswith("backward: ") and "first appears at" in exploded.report
     verdicts = [claim.verdict for claim in exploded.claims()]
-    assert verdicts[0] == verdicts[3] == "agrees"
+    assert exploded.vanishing_steps == (40, 80) and exploded.left.shape == (2, 1, 3)
+    assert verdicts[0] == verdicts[2] == verdicts[3] == verdicts[4] == "agrees"
     assert replace(exploded, diverged=np.array([-1])).claims()[0].verdict == "differs"
 
 
