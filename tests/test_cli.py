@@ -130,6 +130,8 @@ def test_the_initialisation_reaches_the_weights(tmp_path, capsys):
         (["render", "--window", "1"], "2 arguments"),
         (["render", "--window", "9", "4"], "shows no step"),
         (["render", "--theme", "sepia"], "choose from"),
+        (["render", "--forward", "--rolled"], "leave out --rolled"),
+        (["render", "--forward", "--steps", "1000"], "at most --steps 30"),
         (["play", "--out", "page.svg"], "ends in .html"),
         (["play", "--steps", "1"], "from 2 to"),
         (["explore", "--out", "nowhere/page.html"], "no folder"),
@@ -233,6 +235,9 @@ def test_render_draws_what_was_asked_for(tmp_path, capsys):
     assert re.findall(r'label="(t = [^"]+)"', text) == ["t = 1 … 3", "t = 4", "t = 5", "t = 6 … 9"]
     assert cli.main(["render", "--steps", "2", "--hidden", "2", "--out", str(tmp_path / "a.PNG")]) == 0
     assert (tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["render", "--network", "rnn", "--steps", "2", "--hidden", "2", "--forward", "--out", str(tmp_path / "f.dot")]) == 0
+    text = (tmp_path / "f.dot").read_text(encoding="utf-8")
+    assert "operations, from the inputs to the result" in text and re.findall(r'label="(t = [^"]+)"', text) == ["t = 1", "t = 2"]
 
 
 def test_the_forget_bias_reaches_the_gate(tmp_path, capsys):

@@ -11,6 +11,7 @@ from .. import nn
 from ..errors import ArgumentError
 from ..functional import cross_entropy
 from ..tasks import english, read_text
+from ..tensor import Tensor
 from ..trace import Trace, trace
 from .options import between, check_path, finite, initialisation
 
@@ -70,8 +71,8 @@ class Text:
         return f"{shown!r} → {self.following!r}"
 
 
-def read(network: str, text: Text, options: argparse.Namespace) -> tuple[float, Trace]:
-    """Read the stretch, predict the character that follows, and trace the backward pass from that last step: loss and ledger."""
+def loss_of(network: str, text: Text, options: argparse.Namespace) -> Tensor:
+    """Read the stretch, and predict the character that follows from the last step."""
     bias = getattr(options, "forget_bias", None)
     if bias is not None and network != "lstm":
         raise ArgumentError(f"--forget-bias: only an lstm has a forget gate, got --network {network}")
@@ -83,7 +84,13 @@ def read(network: str, text: Text, options: argparse.Namespace) -> tuple[float, 
     readout = nn.Linear(options.hidden, len(text.alphabet), rng=random)
     vectors = embedding(np.array([[number_of[character]] for character in text.stretch]))  # (T, 1, 32)
     outputs, _ = layer(vectors)
-    loss = cross_entropy(readout(outputs[-1]), [number_of[text.following]])
+    loss: Tensor = cross_entropy(readout(outputs[-1]), [number_of[text.following]])
+    return loss
+
+
+def read(network: str, text: Text, options: argparse.Namespace) -> tuple[float, Trace]:
+    """The loss of that prediction, and the ledger of its backward pass."""
+    loss = loss_of(network, text, options)
     return loss.item(), trace(loss)
 
 

@@ -8,7 +8,7 @@ from ..errors import ArgumentError
 from ..trace import Trace
 from .build import build
 from .dot import dot_lines
-from .style import THEMES
+from .style import theme_named
 
 if TYPE_CHECKING:
     from .engine import BackwardGraph
@@ -61,9 +61,9 @@ def backward_graph(
 
     if not isinstance(trace, Trace):
         raise ArgumentError(f"backward_graph: expected a trace, got {type(trace).__name__}. Write backward_graph(tg.trace(loss))")
-    if theme not in THEMES:
-        raise ArgumentError(f"backward_graph: theme must be one of {sorted(THEMES)}, got {theme!r}")
-    if ends < 1:
-        raise ArgumentError(f"backward_graph: ends must be at least 1, got {ends!r}")
+    paper = theme_named(theme, "backward_graph")
+    for name, number in (("ends", ends), ("max_nodes", max_nodes)):
+        if not isinstance(number, int) or number < 1:
+            raise ArgumentError(f"backward_graph: {name} must be a whole number of at least 1, got {number!r}")
     model = build(trace, rolled=rolled, window=window, ends=ends, fold_routes=fold_routes, max_nodes=max_nodes)
-    return BackwardGraph("backward", dot_lines(model, THEMES[theme]), model)
+    return BackwardGraph("backward", dot_lines(model, paper), model)

@@ -19,7 +19,7 @@ from ..flow.product import PRESERVED
 from ..nn.init import generator
 from ..progress import progress
 from ..report import plain
-from .page import page
+from .page import page, place_for
 from .sweep import HIDDEN, INITIALISATIONS, INPUTS, LENGTHS, NETWORKS, RADII, Curve, Network, curves
 
 UNITS = 10_000
@@ -70,9 +70,7 @@ def explorer(
     generator(seed)
     if isinstance(hidden, bool) or not isinstance(hidden, int) or hidden < 1:
         raise ArgumentError(f"explorer: hidden must be a whole number of at least 1, got {hidden!r}")
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(2, "No such folder", str(target.parent))
+    target = place_for(path)
     here = Path(__file__)
     return write_atomically(
         target,

@@ -20,7 +20,7 @@ from .dot import dot_lines
 from .fold import step_of
 from .ledger import cotangents
 from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode
-from .style import THEMES
+from .style import theme_named
 from .text import sign
 
 if TYPE_CHECKING:
@@ -69,10 +69,13 @@ def forward_graph(
         raise ArgumentError(f"forward_graph: expected a Tensor, got {type(result).__name__}. For a trace there is backward_graph")
     if result.node is None:
         raise ArgumentError("forward_graph: nothing was recorded: no operand requires a gradient, or no_grad() was on")
-    if theme not in THEMES:
-        raise ArgumentError(f"forward_graph: theme must be one of {sorted(THEMES)}, got {theme!r}")
+    paper = theme_named(theme, "forward_graph")
+    if not isinstance(opened, (bool, str, Collection)):
+        raise ArgumentError(f"forward_graph: opened must be True, False or names of opaque nodes, got {opened!r}")
+    if not isinstance(max_nodes, int) or max_nodes < 1:
+        raise ArgumentError(f"forward_graph: max_nodes must be a whole number of at least 1, got {max_nodes!r}")
     model = _Recorded(result, opened, gradients, max_nodes).graph()
-    return BackwardGraph("forward", dot_lines(model, THEMES[theme]), model)
+    return BackwardGraph("forward", dot_lines(model, paper), model)
 
 
 class _Recorded:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import html
 import json
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 from ..errors import RenderError
@@ -33,6 +36,22 @@ _TEMPLATE = """<!DOCTYPE html>
 </body>
 </html>
 """
+
+
+def place_for(path: str | os.PathLike[str]) -> Path:
+    """Where a page goes; fails before the work that it takes, not after it.
+
+    Raises:
+        OSError: if that is a folder, or is in none that can be written to.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a folder; add a file name", str(target))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such folder", str(target.parent))
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "The folder cannot be written to", str(target.parent))
+    return target
 
 
 def page(*, title: str, body: str, data: Any = None, script: str = "", style: str = "") -> str:

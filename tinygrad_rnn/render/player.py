@@ -27,7 +27,7 @@ from .dot import dot_lines
 from .equation import System, Term, gathered
 from .model import RenderGraph
 from .notation import as_json, held, symbol_as_json
-from .page import page
+from .page import page, place_for
 from .style import DARK, LIGHT, MEANINGS
 from .text import cleaned
 
@@ -65,7 +65,7 @@ def player(trace: Trace, path: str | os.PathLike[str], *, title: str | None = No
         The path.
 
     Raises:
-        ArgumentError: for something other than a trace, or one with no multiplications or more than 100,000.
+        ArgumentError: for something other than a trace or a text, or a trace with no multiplications or more than 100,000.
         OSError: if the file cannot be written.
 
     Example:
@@ -84,9 +84,9 @@ def player(trace: Trace, path: str | os.PathLike[str], *, title: str | None = No
             f"player: {len(trace):,} multiplications are {'more than a page can play' if len(trace) else 'nothing to play'}; expected 1 to "
             f"{_MOST:,}. Trace {'fewer time steps' if len(trace) else 'what was computed from a Tensor, not the Tensor itself'}"
         )
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(2, "No such folder", str(target.parent))
+    if title is not None and not isinstance(title, str):
+        raise ArgumentError(f"player: expected a text as title, got {type(title).__name__}")
+    target = place_for(path)
     reel = Reel(trace)
     here = Path(__file__)
     heading = cleaned(title, 120) if title is not None else reel.heading()

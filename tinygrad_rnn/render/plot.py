@@ -8,7 +8,7 @@ from typing import Any
 from .. import flow
 from ..errors import ArgumentError, RenderError
 from . import panels
-from .style import THEMES, Theme
+from .style import Theme, theme_named
 
 Panel = tuple[float, Callable[[Any, Theme], None]]
 """A width in inches, and what draws into the axes."""
@@ -56,8 +56,7 @@ def plot(result: Any, ax: Any = None, *, theme: str = "light") -> Any:
         >>> figure = render.plot(flow.vanishing_product(outputs[-1].sum()))        # doctest: +SKIP
         >>> figure.savefig("product.png")                                          # doctest: +SKIP
     """
-    if theme not in THEMES:
-        raise ArgumentError(f"plot: theme must be one of {sorted(THEMES)}, got {theme!r}")
+    colours = theme_named(theme, "plot")
     if ax is not None and not (hasattr(ax, "plot") and hasattr(ax, "figure")):
         raise ArgumentError(f"plot: ax must be Matplotlib axes, got {type(ax).__name__}")
     drawn = _panels(result)
@@ -66,11 +65,11 @@ def plot(result: Any, ax: Any = None, *, theme: str = "light") -> Any:
     except ImportError:
         raise RenderError('plot: Matplotlib is not installed; pip install "tinygrad_rnn[plot]"') from None
     if ax is not None:
-        drawn[0][1](ax, THEMES[theme])
+        drawn[0][1](ax, colours)
         return ax.figure
-    made, axes = paper(tuple(width for width, _ in drawn), 3.7, THEMES[theme])
+    made, axes = paper(tuple(width for width, _ in drawn), 3.7, colours)
     for place, (_, draw) in zip(axes, drawn, strict=True):
-        draw(place, THEMES[theme])
+        draw(place, colours)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..errors import ArgumentError
 from ..linear_maps import Kind
 
 FONT = "Arial"
@@ -60,6 +61,18 @@ DARK = Theme(
     gate="#2b2f36",
 )
 THEMES = {"light": LIGHT, "dark": DARK}
+
+
+def theme_named(name: object, asked_by: str) -> Theme:
+    """The theme of a name.
+
+    Raises:
+        ArgumentError: for another name.
+    """
+    if not isinstance(name, str) or name not in THEMES:
+        raise ArgumentError(f"{asked_by}: theme must be one of {sorted(THEMES)}, got {name!r}")
+    return THEMES[name]
+
 
 LINES: dict[Kind, str] = {"add": "solid", "scale": "solid", "matmul": "dashed", "route": "dotted"}
 MEANINGS: dict[Kind, str] = {"add": "+  passes on", "scale": "⊙  elementwise", "matmul": "·  matrix", "route": "moves entries"}
