@@ -156,7 +156,7 @@ def exploding(
     steps: int = 40,
     hidden: int = 32,
     batch: int = 32,
-    updates: int = 300,
+    updates: int = 200,
     seeds: int = 2,
     growth: float = 1.5,
     executor: Executor | None = None,
