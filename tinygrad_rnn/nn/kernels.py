@@ -616,6 +616,7 @@ def _opaque(kind: type[_Run]) -> Opaque:
         name=kind.recurrence.name,
         definition=partial(_definition, kind.recurrence),
         joint_pullback=_joint_pullback,
+        iterated=True,
     )
 
 
