@@ -163,9 +163,9 @@ def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProd
     with np.errstate(invalid="ignore", over="ignore"):
         gain = np.concatenate([[np.nan], 10.0 ** np.diff(logs)])
         product = logs - logs[0]
-    saturation, weight, matrix = _rnn_parts(trace, states, time)
+    known = np.ones(len(time), bool) if relayed is None else np.concatenate([[True], relayed.trusted[:-1]])
+    saturation, weight, matrix = _rnn_parts(trace, states, time, known)
     if relayed is not None:  # a step's factors are the relay's where its cotangent is out of the ledger's range
-        known = np.concatenate([[True], relayed.trusted[:-1]])
         saturation, weight = np.where(known, saturation, relayed.saturation), np.where(known, weight, relayed.weight)
     lag = np.arange(len(time))
     radius = largest = math.nan
@@ -239,8 +239,8 @@ def verdict(rate: float) -> str:
     return f"{word}: a factor of {10.0**rate:.3g} per step"
 
 
-def _rnn_parts(trace: Trace, states: States, time: Any) -> tuple[Any, Any, Any]:
-    """Saturation part, weight part and W_hh, where one diagonal and one matrix make up a step, and NaN where they do not.
+def _rnn_parts(trace: Trace, states: States, time: Any, known: Any) -> tuple[Any, Any, Any]:
+    """Saturation part, weight part and W_hh, where one diagonal and one matrix make up a step, and NaN where they do not or are not known.
 
     An RNN is recognised by its edges: out of h_t leads one ``scale`` edge, and into h_{t−1} one ``matmul`` edge of the same step.
     """
@@ -248,13 +248,13 @@ def _rnn_parts(trace: Trace, states: States, time: Any) -> tuple[Any, Any, Any]:
     matrix = None
     if any(at.cell is not None or at.gates for at in states):
         return saturation, weight, matrix
-    known = {at.hidden.node.order for at in states if at.hidden is not None}
-    leaving: dict[int, list[BackwardStep]] = {order: [] for order in known}
-    arriving: dict[int, list[BackwardStep]] = {order: [] for order in known}
+    landmarks = {at.hidden.node.order for at in states if at.hidden is not None}
+    leaving: dict[int, list[BackwardStep]] = {order: [] for order in landmarks}
+    arriving: dict[int, list[BackwardStep]] = {order: [] for order in landmarks}
     for step in trace.steps:
-        if step.node.order in known:
+        if step.node.order in landmarks:
             leaving[step.node.order].append(step)
-        if step.operand.order in known:
+        if step.operand.order in landmarks:
             arriving[step.operand.order].append(step)
     for k in range(1, len(time)):
         here, past = states[int(time[k - 1])], states[int(time[k])]
@@ -264,7 +264,8 @@ def _rnn_parts(trace: Trace, states: States, time: Any) -> tuple[Any, Any, Any]:
         into = [step for step in arriving[past.hidden.node.order] if step.time == here.time]
         if len(out) != 1 or out[0].kind != "scale" or len(into) != 1 or into[0].kind != "matmul":
             break
-        saturation[k], weight[k] = out[0].gain, into[0].gain
+        if known[k]:
+            saturation[k], weight[k] = out[0].gain, into[0].gain
         if into[0].map is not None:
             matrix = np.asarray(into[0].map.matrix)  # type: ignore[attr-defined]
     return saturation, weight, matrix

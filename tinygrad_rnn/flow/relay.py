@@ -2,7 +2,7 @@
 
 A ledger's arrays hold nothing below 1e-308 or above 1e+308 (float32: 1e-38, 1e+38). Its maps do not depend on how large the cotangent is,
 so where an array has left that range, what the step before hands on is followed instead, at a length of 1, with its logarithm beside it.
-Everywhere else the steps do not wait for each other: those that are alike are done at once, as one more axis of the arrays.
+Only that waits for the step before: all else is done at once for steps that are alike, as one more axis of the arrays.
 """
 
 from __future__ import annotations
@@ -180,10 +180,14 @@ class _Relay:
         for places in alike(chain, max(1, _ENTRIES // max(1, widest))):
             first = places[0]
             while first <= places[-1]:
-                stop = first + 1
-                while self.found.trusted[first] and stop <= places[-1] and self.found.trusted[stop]:
+                trusted, stop = self.found.trusted[first], first + 1
+                while stop <= places[-1] and self.found.trusted[stop] == trusted:
                     stop += 1
-                if not self.enter(first, stop) or (self.flowing and not self.cross(first, chain[first:stop])):
+                if not self.enter(first, stop if trusted else first + 1):
+                    return False
+                if not trusted:
+                    stop = first + self.follow(first, chain[first:stop])
+                if self.flowing and not self.cross(first, chain[first:stop]):
                     return False
                 self.found.several |= not self.flowing and bool(self.norms[stop] > 0)
                 first = stop
@@ -201,6 +205,19 @@ class _Relay:
             found.log10_norm[first:stop] = log10(norms[first:stop])
             self.flowing = _carried(self.ats[first:stop], norms[first:stop])
         return True
+
+    def follow(self, first: int, run: list[Stretch]) -> int:
+        """Take up what flows into each of several steps, one handing to the next; to how many that is possible, one at least."""
+        flows = [self.flowing]
+        for k, stretch in enumerate(run[:-1], first):
+            arrived = _handed(stretch, flows[-1])
+            length = float(_lengths(list(arrived.values()), 1)[0])
+            if not 0 < length < math.inf or arrived.keys() != self.flowing.keys():
+                break
+            flows.append({role: part / length for role, part in arrived.items()})
+            self.found.log10_norm[k + 1] = self.found.log10_norm[k] + log10(length)
+        self.flowing = {role: np.concatenate([flow[role] for flow in flows]) for role in self.flowing}
+        return len(flows)
 
     def cross(self, first: int, run: list[Stretch]) -> bool:
         """Hand back what flows over one step, or over several that are alike. False where what arrives is not finite."""
@@ -255,6 +272,17 @@ class _Relay:
             arrived = carry(within, {at.hidden.node.order: seed}, [end]).get(end)
             total = total + (0.0 if arrived is None else arrived.array(1)[0])
         self.found.log10_cell[last] = self.found.log10_norm[last] + log10(quiet_norm(np.asarray(total)))
+
+
+def _handed(stretch: Stretch, flowing: dict[str, Any]) -> dict[str, Any]:
+    """What one step hands back, by part of the state before; (1, …)."""
+    stacks = {stretch.starts[role]: Stack(part.shape[1:], {None: Slab(0, part)}) for role, part in flowing.items()}
+    for step in stretch.path:
+        stack = stacks.get(step.node.order)
+        if stack is not None and stack.parts:
+            assert step.map is not None
+            pull(step.map, stack, stacks.setdefault(step.operand.order, Stack(step.operand.shape)))
+    return {role: stacks[order].whole().values for role, order in stretch.ends.items() if order in stacks and stacks[order].parts}
 
 
 def _carried(ats: Sequence[StateAt], norms: Any) -> dict[str, Any]:
