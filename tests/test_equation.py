@@ -29,7 +29,7 @@ HOSTILE = "\"><script>alert(1)</script>\\N'$#%&_{}^~\n\0\ud800\u202e" + "x" * 10
 class Reader:
     """Evaluates a line of plain text; ``known`` holds the arrays by their symbols, ``width`` the columns of what [a; b] fills."""
 
-    TOKEN = re.compile(r"\s*(⊙| · |[+−()\[\];²ᵀ𝟏]|Σ\(|tanh\(|[0-9]+(?:\.[0-9]+)?|(?!\d)(?:(?![²ᵀ])\w)+(?:⁽[⁰¹²³⁴-⁹]+⁾)?)")
+    TOKEN = re.compile(r"\s*(⊙| · |[+−()\[\];²ᵀ𝟏]|Σ\(|tanh\(|[0-9]+(?:\.[0-9]+)?|(?!\d)(?:(?![²ᵀ])\w)+(?:⁽[⁰¹²³⁴-⁹]*[→←]?[ᵃᵇᶜᵈᵉᶠᵍʰ]?⁾)?)")
 
     def __init__(self, known, width):
         self.known, self.width = known, width
@@ -343,6 +343,21 @@ def test_wrong_targets():
     with pytest.raises(ArgumentError, match=r"several values are called 'h₁'; expected one of h₁⁽¹⁾, h₁⁽²⁾"):
         render.equation(both, "h₁")
     assert render.equation(both, "h₁⁽¹⁾").text.startswith("∂L/∂h₁⁽¹⁾ = ")
+
+
+def test_layers_and_directions_have_marks():
+    """Values of one name differ by the layer's number and an arrow for its direction, which notes explain; those of a layer by a letter."""
+    x = np.sin(np.arange(4.0)).reshape(2, 1, 2)
+    trace = tg.trace((nn.RNN(2, 3, bidirectional=True, rng=0)(x)[0] ** 2).sum())
+    backward = render.equation(trace, (2, "hidden"), layer="rnn/l0_reverse")
+    assert backward.target == "h₂⁽←⁾" and "⁽←⁾ marks what belongs to rnn/l0_reverse" in backward.where
+    assert r"h_{2}^{(\leftarrow )}" in backward.latex and "<mn>(←)</mn>" in backward.mathml
+    forward = render.equation(trace, "h₁⁽→⁾")
+    assert "W_hh_l0ᵀ" in forward.text and "←" not in forward.text
+    trace = tg.trace(nn.GRU(2, 3, num_layers=2, bidirectional=True, rng=0)(x)[0].sum())
+    deep = render.equation(trace, (1, "hidden"), layer="gru/l0")
+    assert deep.target == "h₁⁽¹→⁾" and "δa_n₂⁽²←ᵃ⁾" in deep.text
+    assert {"⁽¹→⁾ marks what belongs to gru/l0", "⁽²←⁾ marks what belongs to gru/l1_reverse"} <= set(deep.where)
 
 
 def test_a_hook_is_told():

@@ -23,6 +23,7 @@ from .notation import as_latex, as_mathml, as_text, escaped, held, symbol
 from .text import cleaned
 
 _LONGEST = 60
+_LETTERS = "ᵃᵇᶜᵈᵉᶠᵍʰ"
 _STATES = ("hidden", "cell")
 _FEW = 6
 _SUM, _DOT, _PRODUCT, _APPLIED, _ATOM = range(5)
@@ -178,10 +179,20 @@ class Names:
             info = flow.infos[order]
             if info.symbol != info.op and not (info.name is None and info.op in _PASSED_ON):
                 alike.setdefault(symbol(info.symbol), []).append(order)
-        raised = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+        layers = [layer if isinstance(layer, str) else layer.path for layer in flow.layers]
+        marks, self._marked = _marks(layers), dict[int, str]()
         for text, orders in alike.items():
-            for place, order in enumerate(orders, 1):
-                self._chosen[order] = text if len(orders) == 1 else f"{text}⁽{str(place).translate(raised)}⁾"
+            homes = [_home(flow, order, layers) for order in orders]
+            by_layer = None not in homes and len(set(homes)) > 1 and max(map(homes.count, homes)) <= len(_LETTERS)
+            for place, (order, home) in enumerate(zip(orders, homes, strict=True)):
+                if len(orders) == 1:
+                    self._chosen[order] = text
+                elif by_layer and home is not None:
+                    letter = _LETTERS[homes[:place].count(home)] if homes.count(home) > 1 else ""
+                    self._chosen[order] = f"{text}⁽{marks[home]}{letter}⁾"
+                    self._marked[order] = f"⁽{marks[home]}⁾ marks what belongs to {cleaned(layers[home])}"
+                else:
+                    self._chosen[order] = f"{text}⁽{_raised(place + 1)}⁾"
         picked = [edge for edges in flow.out.values() for edge in edges if edge.passed and len(edge.steps) == 1]
         self.entries = {edge.source: edge.target for edge in picked}  # outputs[2] is h₃
         self._picked = {edge.source: symbol(edge.steps[0].operand.symbol) + cleaned(edge.steps[0].label) for edge in picked}
@@ -222,7 +233,7 @@ class Names:
     def _called(self, info: NodeInfo) -> tuple[str, str | None]:
         chosen = self._chosen.get(info.order)
         if chosen is not None:
-            return chosen, None
+            return chosen, self._marked.get(info.order)
         if info.name is None and info.op in _PASSED_ON and info.operands:
             return self.symbols[self.value(info.operands[0])], None
         if info.symbol != info.op:
@@ -294,6 +305,31 @@ class Names:
             if at in self.notes:
                 self.notes.setdefault(self._cotangents[info.order], self.notes[at])
         return self._cotangents[info.order]
+
+
+def _raised(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _marks(layers: Sequence[str]) -> list[str]:
+    """What tells values of one name in several recurrences apart: the layer's number, and an arrow where it has two directions."""
+    bases = list(dict.fromkeys(layer.removesuffix("_reverse") for layer in layers))
+    if len(set(layers)) < len(layers):  # one layer, called several times
+        return [_raised(number) for number in range(1, len(layers) + 1)]
+    marks = []
+    for layer in layers:
+        base = layer.removesuffix("_reverse")
+        arrow = "" if not {base, f"{base}_reverse"}.issubset(layers) else "→" if layer == base else "←"
+        marks.append(arrow if arrow and len(bases) == 1 else _raised(bases.index(base) + 1) + arrow)
+    return marks
+
+
+def _home(flow: Flow, order: int, layers: Sequence[str]) -> int | None:
+    """The recurrence that a value belongs to."""
+    if order in flow.places:
+        return flow.places[order][0]
+    scope = flow.infos[order].scope
+    return layers.index(scope) if layers.count(scope) == 1 else None
 
 
 # -- formulas -----------------------------------------------------------------------------------------------------------------
@@ -371,9 +407,7 @@ class System:
         self.trace = trace
         self.steps = trace.steps
         self.flow = Flow(trace)
-        for order in list(self.flow.infos):
-            if order in self.flow.infos and self.flow.infos[order].op == "stack":
-                self.flow._unstack(order)
+        self.flow.unstack()
         self.position = {id(step): place for place, step in enumerate(self.steps)}
         self.names = Names(self.flow)
         self.arriving: dict[int, BackwardStep] = {}

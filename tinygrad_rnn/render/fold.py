@@ -106,9 +106,7 @@ class Flow:
     def fold(self, *, routes: bool) -> None:
         """Leave out what only moves a cotangent (routes), and inside of steps the nameless parts of sums."""
         if routes:
-            for number in list(self.infos):
-                if self.infos[number].op == "stack":
-                    self._unstack(number)
+            self.unstack()
         changed = True
         while changed:
             changed = False
@@ -116,8 +114,14 @@ class Flow:
                 if number in self.infos:
                     changed |= self._join_up(number, routes) or (routes and self._join_down(number))
 
+    def unstack(self) -> None:
+        """Let what picks one entry of a stack come from that entry alone."""
+        for number in list(self.infos):
+            if number in self.infos and self.infos[number].op == "stack":
+                self._unstack(number)
+
     def _unstack(self, number: int) -> None:
-        """What picks one entry of a stack comes from that entry alone: ``stack(outputs)[2]`` is ``outputs[2]``."""
+        """``stack(outputs)[2]`` is ``outputs[2]``."""
         info, parts = self.infos[number], {}
         for edge in self.out[number]:
             position = edge.steps[0].position

@@ -18,14 +18,14 @@ Tree = tuple[Any, ...]
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _HELD = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-_SUBS, _SUPS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₋", "0123456789−"), str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁽⁾", "0123456789−()")
+_SUBS, _SUPS = str.maketrans("₀₁₂₃₄₅₆₇₈₉₋", "0123456789−"), str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁽⁾ᵃᵇᶜᵈᵉᶠᵍʰ", "0123456789−()abcdefgh")
 _LETTER = "[^\\W\\d_₀-₉⁰¹²³⁴-⁹ᵀδ∂Σ][\u0300-\u036f]?"  # x̂ is a letter with a hat
 _TOKENS = re.compile(
     f"(?P<held>{_OPEN}\\d+{_CLOSE})|(?P<num>[0-9]+(?:\\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)|(?P<sign>[δ∂Σ])|(?P<word>(?:{_LETTER})+)"
-    "|(?P<under>_(?:[^\\W_₀-₉⁰¹²³⁴-⁹ᵀ]+))|(?P<sub>₋?[₀-₉]+)|(?P<sup>ᵀ|⁽[⁰¹²³⁴-⁹]+⁾|⁻?[⁰¹²³⁴-⁹]+)|(?P<power>\\^\\()|(?P<space>\\s+)|(?P<op>.)",
+    "|(?P<under>_(?:[^\\W_₀-₉⁰¹²³⁴-⁹ᵀ]+))|(?P<sub>₋?[₀-₉]+)|(?P<sup>ᵀ|⁽[⁰¹²³⁴-⁹]*[→←]?[ᵃᵇᶜᵈᵉᶠᵍʰ]?⁾|⁻?[⁰¹²³⁴-⁹]+)|(?P<power>\\^\\()|(?P<space>\\s+)|(?P<op>.)",
     re.DOTALL,
 )
-_PLAIN = re.compile("[\\w\u0300-\u036f₀-₉⁰¹²³⁴-⁹₋ᵀ⁽⁾()⊙+−/·@. ]+")
+_PLAIN = re.compile("[\\w\u0300-\u036f₀-₉⁰¹²³⁴-⁹₋ᵀ⁽⁾→←()⊙+−/·@. ]+")
 _FUNCTIONS = frozenset(("tanh", "cos", "sin", "ln", "exp", "log"))
 _LATEX = {
     "⊙": r"\odot", "·": r"\cdot", "−": "-", "…": r"\ldots", "𝟏": r"\mathbf{1}", "‖": r"\Vert", "×": r"\times", "[": "[", "]": "]",
@@ -193,6 +193,8 @@ def _latex(tree: Tree) -> str:
 def _latex_script(text: str) -> str:
     if text == "ᵀ":
         return r"\top"
+    if text[:1] == "(":
+        return text.replace("→", r"\rightarrow ").replace("←", r"\leftarrow ")
     return text.replace("−", "-") if len(text) == 1 or not any(char.isalpha() for char in text) else escaped(text)
 
 
