@@ -6,8 +6,8 @@ if the subject returns several, they are put side by side.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,7 @@ class Subject:
         if not self.parameters:
             return self.what(*arguments, **self.statics)
         values = dict(zip((id(p) for p in self.parameters.values()), operands[self.given :], strict=True))
-        with _substituted(self.what, values):
-            return self.what(*arguments, **self.statics)
+        return _with(self.what, values)(*arguments, **self.statics)
 
     def __call__(self, *operands: Any) -> Tensor:
         """The same as one Tensor."""
@@ -123,30 +122,20 @@ def _refilled(given: Any, operands: Iterator[Any], differentiable: Callable[[Any
     return next(operands) if differentiable(given) else given
 
 
-@contextmanager
-def _substituted(module: Module, values: dict[int, Any]) -> Iterator[None]:
-    """Other Tensors in the places of a module's parameters, for a while."""
-    replaced = []
-    for _, owner in module.named_modules():
-        for name, held in list(vars(owner).items()):
-            other = _exchanged(held, values)
-            if other is not held:
-                replaced.append((owner, name, held))
-                vars(owner)[name] = other
-    try:
-        yield
-    finally:
-        for owner, name, held in replaced:
-            vars(owner)[name] = held
+def _with(held: Any, values: dict[int, Any]) -> Any:
+    """A module with other Tensors in the places of its parameters; all else in it is shared, and the module itself stays as it is.
 
-
-def _exchanged(held: Any, values: dict[int, Any]) -> Any:
-    if isinstance(held, Parameter):
-        return values.get(id(held), held)
-    if isinstance(held, (list, tuple)) and not hasattr(held, "_fields"):
-        inside = [_exchanged(part, values) for part in held]
-        return type(held)(inside) if any(a is not b for a, b in zip(inside, held, strict=True)) else held
-    if isinstance(held, dict):
-        items = {key: _exchanged(part, values) for key, part in held.items()}
-        return items if any(items[key] is not held[key] for key in held) else held
-    return held
+    So what is computed again in the backward pass, as a checkpoint does, is computed with the same Tensors.
+    """
+    if id(held) in values:
+        return values[id(held)]
+    if isinstance(held, Module):
+        values[id(held)] = other = copy.copy(held)  # before its inside, which may hold it again
+        vars(other).update({name: _with(part, values) for name, part in vars(held).items()})
+        return other
+    if isinstance(held, tuple):
+        inside = [_with(part, values) for part in held]
+        return type(held)(*inside) if hasattr(held, "_fields") else type(held)(inside)
+    if isinstance(held, list):
+        return [_with(part, values) for part in held]
+    return {key: _with(part, values) for key, part in held.items()} if isinstance(held, dict) else held
