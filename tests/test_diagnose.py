@@ -211,3 +211,33 @@ def test_the_edge_that_loses_most_is_named():
     """With its line: in an LSTM the product with the forget gate, since most of what is handed back has passed it."""
     said = str(flow.diagnose(nn.LSTM(2, 16, rng=0)(sequence(60))[0][-1].sum())).replace("\n    ", " ")
     assert "Most is lost at ⊙ f₆₀ (forget gate): gain 0.7" in said and "recurrence.py:" in said
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("every", [False, True])
+def test_a_network_that_is_wholly_saturated(kind, every):
+    """Where 1 − h² is exactly 0, nothing comes to W_hh; that is what it says, and not that W_hh is too small."""
+    outputs, _ = kind(3, 4, rng=0)(1e5 * np.random.default_rng(0).standard_normal((5, 2, 3)))
+    found = flow.diagnose(outputs.sum() if every else outputs[-1].sum())
+    assert not found.healthy
+    if kind is nn.RNN:
+        assert "saturation multiplies by 0, so that nothing comes to W_hh" in str(found).replace("\n    ", " ")
+        assert "smaller inputs or weights" in found.findings[0].advice
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_a_batch_of_no_sequences(kind):
+    """Nothing is known of its gates, and the report is there all the same."""
+    loss = kind(3, 4, rng=0)(np.ones((4, 0, 3)))[0].sum()
+    assert "no gradient reaches any of its steps" in str(flow.diagnose(loss))
+    scales = flow.timescales(loss)
+    assert np.isnan(np.concatenate([*scales.slope.values(), *scales.flat.values(), *scales.left.values()])).all()
+    assert str(scales)
+
+
+def test_float16():
+    """NumPy computes no eigenvalues of float16; the instruments do, in float64."""
+    loss = nn.RNN(3, 4, rng=0, dtype=np.float16)(np.ones((4, 2, 3), np.float16))[0][-1].sum()
+    product = flow.vanishing_product(loss)
+    assert 0 < product.spectral_radius <= product.largest_singular_value
+    assert str(flow.diagnose(loss))

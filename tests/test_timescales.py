@@ -165,5 +165,5 @@ def test_quartiles(units):
 def test_values_are_needed():
     """A trace of norms holds no gates."""
     ledger = tg.trace(nn.LSTM(INPUT, HIDDEN, rng=0)(np.ones((5, 1, INPUT)))[0].sum(), keep="norms")
-    with pytest.raises(errors.ArgumentError, match=r"timescales: the gates' values are needed; trace with keep='arrays'"):
+    with pytest.raises(errors.ArgumentError, match="timescales: expected a trace with keep='arrays', got keep='norms'"):
         flow.timescales(ledger)

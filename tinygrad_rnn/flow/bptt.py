@@ -76,7 +76,7 @@ class BpttMatrix(Result):
         """Root mean square over the entries at a distance, for the whole weight and for every gate."""
         title = f"{self.parameter}: {len(self.loss_time)} losses, {len(self.time)} steps"
         named = [] if len(self.gates) == 1 else list(zip(self.gates, self.gate_norm, strict=True))
-        caption = f"local part {number(float(np.linalg.norm(self.local)))}, through time {number(float(np.linalg.norm(self.through_time)))}"
+        caption = f"local part {number(norm_of(self.local))}, through time {number(norm_of(self.through_time))}"
         return by_distance(title, caption, self.loss_time, self.time, [("norm", self.norm), *named])
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,8 +120,9 @@ def bptt_matrix(losses: Sequence[Tensor], parameter: Tensor, *, times: Sequence[
     """
     ledger, seeds = _traced(losses)
     leaf, name = _leaf(ledger, parameter)
-    if times is not None and len(times) != len(losses):
-        raise ArgumentError(f"bptt_matrix: {len(losses)} losses need as many times, got {len(times)}")
+    if times is not None and not (isinstance(times, (Sequence, np.ndarray)) and len(times) == len(losses)):
+        got = len(times) if isinstance(times, (Sequence, np.ndarray)) else type(times).__name__
+        raise ArgumentError(f"bptt_matrix: {len(losses)} losses need as many times, got {got}")
     if times is not None and (wrong := [time for time in times if isinstance(time, bool) or not isinstance(time, (int, np.integer))]):
         raise ArgumentError(f"bptt_matrix: expected times to be whole numbers, the step of each loss, got {wrong[0]!r}")
     uses = Uses(ledger.steps, leaf)

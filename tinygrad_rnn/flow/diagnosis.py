@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import ArgumentError
 from ..linear_maps import MatMul, Scale
 from ..report import Result, Table, aligned, number, power_of_ten
 from ..steps import NodeInfo, norm_of
@@ -122,7 +121,7 @@ def diagnose(loss: Tensor | Trace, layer: Any = None) -> Diagnosis:
         >>> found.healthy, found.findings[0].severity, found.findings[0].where
         (False, 'severe', 'rnn')
     """
-    ledger = traced("diagnose", loss)
+    ledger = traced("diagnose", loss, arrays=True)
     found: list[Finding] = []
     if isinstance(loss, Tensor) and not np.isfinite(loss.value).all():
         what = f"the loss is {loss.value.ravel()[0]}: the trouble began in the forward pass"
@@ -130,8 +129,6 @@ def diagnose(loss: Tensor | Trace, layer: Any = None) -> Diagnosis:
             "run the forward pass inside tg.detect_anomaly(); look for a division by 0, a log of 0, or weights that have grown too large"
         )
         found.append(Finding("severe", "loss", what, float(loss.value.ravel()[0]), "the loss", advice))
-    if ledger.keep != "arrays":
-        raise ArgumentError("diagnose: the values are needed; trace with keep='arrays'")
     layers = ledger.layers if layer is None else (ledger.states(layer).path,)
     found += _not_finite(ledger)
     if not found:  # with a NaN in it nothing else means anything
@@ -212,13 +209,14 @@ def _of_flow(ledger: Trace, path: str, product: VanishingProduct, scales: Timesc
 def _reason(ledger: Trace, path: str, product: VanishingProduct, scales: Timescales, *, shrinks: bool) -> tuple[str, str]:
     """Through what the gradient is lost or grows, and what to do about it."""
     if not np.isnan(product.saturation).all():
-        with np.errstate(divide="ignore"):
-            flat, weight = (float(np.nanmean(np.log10(part))) for part in (product.saturation, product.weight))
-        parts = f"Per step, saturation multiplies by {number(10.0**flat)} and W_hh by {number(10.0**weight)}"
+        known = [part[~np.isnan(part)] for part in (product.saturation, product.weight)]
+        flat, weight = (float(np.mean(log10(part))) if part.size else math.nan for part in known)
+        parts = f"Per step, saturation multiplies by {number(10.0**flat)}"
+        parts += ", so that nothing comes to W_hh" if math.isnan(weight) else f" and W_hh by {number(10.0**weight)}"
         parts += f" (ρ = {number(product.spectral_radius)})"
         if not shrinks:
             return parts, "clip_grad_norm; W_hh orthogonal or with a spectral radius below 1 (init='orthogonal', init=0.9)"
-        if flat < weight:
+        if flat < weight or math.isnan(weight):
             return parts, "smaller inputs or weights, so that tanh is not saturated; an LSTM or GRU if the task needs a longer memory"
         return parts, "init='orthogonal' or a spectral radius of 1; an LSTM or GRU if the task needs a longer memory"
     gate, share = _gate(product)

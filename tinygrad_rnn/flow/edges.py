@@ -36,9 +36,13 @@ class Edges:
         return bool(self._fits(step))
 
     def __and__(self, other: Predicate) -> Edges:
+        if not callable(other):
+            return NotImplemented
         return Edges(lambda step: self(step) and other(step), f"{self.text} and {described(other)}")
 
     def __or__(self, other: Predicate) -> Edges:
+        if not callable(other):
+            return NotImplemented
         return Edges(lambda step: self(step) or other(step), f"({self.text} or {described(other)})")
 
     def __invert__(self) -> Edges:
@@ -90,7 +94,7 @@ def edges(
         <edges: kind matmul and not (into W_hh)>
     """
     for what, given, known in (("kind", kind, KINDS), ("role", role, ROLES)):
-        for name in [given] if isinstance(given, str) else given or ():
+        for name in given if isinstance(given, Collection) and not isinstance(given, str) else () if given is None else (given,):
             if name not in known:
                 raise ArgumentError(f"edges: {what} {name!r} does not exist; expected one of {', '.join(known)}")
     tests: list[Predicate] = []

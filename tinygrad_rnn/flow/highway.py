@@ -113,7 +113,7 @@ def highway(trace: Trace | Tensor, layer: Any = None) -> Highway:
     """Factor per step and unit of the matmul-free path, and its product per lag beside the total.
 
     Args:
-        trace: from ``tg.trace`` with keep="arrays", or a loss, which is traced.
+        trace: from ``tg.trace`` with keep="arrays", or a loss, which is traced. (Norms are enough for :func:`highway_steps`.)
         layer: the recurrence's path or module; None if there is only one.
 
     Raises:
@@ -130,9 +130,7 @@ def highway(trace: Trace | Tensor, layer: Any = None) -> Highway:
         >>> found.role, found.labels
         ('cell', ('+', '⊙ f₂₀'))
     """
-    trace = traced("highway", trace)
-    if trace.keep != "arrays":
-        raise ArgumentError("highway: the factors need the arrays; trace with keep='arrays', or use highway_steps for the path alone")
+    trace = traced("highway", trace, arrays=True)
     states = trace.states(layer)
     role, steps = _found(trace, states)
     if role is None:

@@ -19,7 +19,7 @@ from ..trace import Trace
 from .given import traced
 from .logs import log10
 from .product import selected_lags
-from .stacks import Slab, Stack, carry, with_arrays
+from .stacks import Slab, Stack, carry
 from .stretches import ROLES, Forms, Stretch, alike, columns, joined, stretches
 
 _ENTRIES = 1 << 17  # how many numbers of a matrix are worked on at a time: what fits into a core's cache
@@ -182,11 +182,10 @@ def step_jacobians(trace: Trace | Tensor, layer: Any = None) -> StepJacobians:
         >>> bool(np.allclose(states[20].cotangent[0] @ found.jacobian[-1, 0], states[19].cotangent[0]))
         True
     """
-    trace = traced("step_jacobians", trace)
-    steps = with_arrays(trace, "step_jacobians")
+    trace = traced("step_jacobians", trace, arrays=True)
     states = trace.states(layer)
     roles = tuple(role for role in ROLES if any(getattr(at, role) is not None for at in states))
-    found = [stretch for stretch in stretches(steps, states) if len(stretch.starts) == len(stretch.ends) == len(roles)]
+    found = [stretch for stretch in stretches(trace.steps, states) if len(stretch.starts) == len(stretch.ends) == len(roles)]
     if not found:
         raise ArgumentError(
             f"step_jacobians: {states.path!r} has no two steps with {' and '.join(roles)}; expected at least two. Trace a loss that reads "

@@ -252,7 +252,7 @@ def monitor(
     """
     if not hasattr(layer, "register_state_hook"):
         raise ArgumentError(f"monitor: expected an nn.RNN, nn.LSTM or nn.GRU, got {type(layer).__name__}. A cell has no kernel: trace it")
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    if isinstance(every, bool) or not isinstance(every, (int, np.integer)) or every < 1:
         raise ArgumentError(f"monitor: every must be a whole number of at least 1, got {every!r}")
     if isinstance(to, (str, os.PathLike)):
         path = Path(to)

@@ -16,7 +16,7 @@ from ..tensor import Tensor
 from ..trace import Landmark, Trace
 from .edges import Edges, described, edges, recurrent
 from .given import traced
-from .stacks import Slab, Stack, between, carry, lands, with_arrays
+from .stacks import Slab, Stack, between, carry, lands
 
 GATES = ("input", "forget", "candidate", "output", "reset", "update")
 
@@ -134,10 +134,10 @@ def split_paths(
         >>> split.paths, bool(np.allclose(split.contribution.sum(0), split.gradient))
         ((1, 10, 40, 64), True)
     """
-    if not isinstance(bins, int) or isinstance(bins, bool) or bins < 1:
+    if not isinstance(bins, (int, np.integer)) or isinstance(bins, bool) or bins < 1:
         raise ArgumentError(f"split_paths: expected bins to be a whole number from 1 on, got {bins!r}")
-    ledger = traced("split_paths", loss)
-    steps = with_arrays(ledger, "split_paths")
+    ledger = traced("split_paths", loss, arrays=True)
+    steps = ledger.steps
     goal, gradient = _goal(ledger, target)
     predicate, text = _predicate(ledger, marked, layer)
     root = ledger.root
@@ -185,7 +185,7 @@ def _predicate(ledger: Trace, marked: Any, layer: Any) -> tuple[Callable[[Backwa
     """What is marked, as a function and in words."""
     if callable(marked):
         return marked, described(marked)
-    names = [marked] if isinstance(marked, str) else list(marked)
+    names = [marked] if isinstance(marked, str) else list(marked) if isinstance(marked, Iterable) else [marked]
     found: Edges | None = None
     for name in names:
         if name != "recurrent" and name not in GATES:

@@ -76,7 +76,7 @@ def connectivity(outputs: Tensor, inputs: Tensor, unit: int | None = None) -> Co
             "Put time first"
         )
     units = outputs.shape[-1]
-    if unit is not None and not (isinstance(unit, (int, np.integer)) and -units <= unit < units):
+    if unit is not None and (isinstance(unit, bool) or not isinstance(unit, (int, np.integer)) or not -units <= unit < units):
         raise ArgumentError(f"connectivity: expected a unit from 0 to {units - 1}, got {unit!r}")
     ledger = trace(outputs, cotangent=np.ones(outputs.shape))
     try:

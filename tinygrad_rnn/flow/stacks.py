@@ -9,17 +9,15 @@ What goes over an edge is what its map says: hooks on Tensors, which may replace
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
 from ..linear_maps import Identity, LinearMap, Mask, MatMul, Place, Scale, Scatter, add_at, may_repeat
 from ..steps import BackwardStep
-from ..trace import Trace
 
 
 @dataclass(slots=True)
@@ -333,16 +331,3 @@ def carry(
                 held[operand.order] = Stack(operand.shape)
             pull(step.map, stack.later(bins) if marked is not None and marked(step) else stack, held[operand.order])
     return {order: held[order] for order in ends if order in held and held[order].parts}
-
-
-def with_arrays(trace: Trace, operation: str) -> Sequence[BackwardStep]:
-    """The steps of a trace, if it kept their maps.
-
-    Raises:
-        ArgumentError: if it kept only norms.
-    """
-    if trace.keep != "arrays":
-        raise ArgumentError(
-            f"{operation}: expected a trace with keep='arrays', got keep='norms'. The maps are needed: trace again with arrays"
-        )
-    return trace.steps

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
 from ..linear_maps import Scale
 from ..report import Result, Table, aligned, number
 from ..steps import NodeInfo
@@ -119,13 +118,11 @@ def timescales(trace: Trace | Tensor, layer: Any = None) -> Timescales:
         >>> found.gate, found.half_life.round(), found.right["forget"]
         ('forget', array([34., 47., 41.]), array([1., 1., 1.]))
     """
-    trace = traced("timescales", trace)
-    if trace.keep != "arrays":
-        raise ArgumentError("timescales: the gates' values are needed; trace with keep='arrays'")
+    trace = traced("timescales", trace, arrays=True)
     states = trace.states(layer)
     sigmoids, tanhs = _values(states, _active(trace, states))
     gate = next((name for name in _MEMORY if name in sigmoids), None)
-    mean = np.zeros(0) if gate is None else sigmoids[gate].mean(axis=0)
+    mean = np.zeros(0) if gate is None else _mean(sigmoids[gate])
     with np.errstate(divide="ignore"):
         timescale = np.where(mean >= 1.0, math.inf, -1.0 / np.log(mean))
     reached = any(at.norm != 0 for at in states)
@@ -143,13 +140,18 @@ def timescales(trace: Trace | Tensor, layer: Any = None) -> Timescales:
         left={name: _share(v < LEFT, v) for name, v in sigmoids.items()},
         right={name: _share(v > RIGHT, v) for name, v in sigmoids.items()},
         flat={name: _share(np.abs(v) > FLAT, v) for name, v in tanhs.items()},
-        slope={name: (1.0 - v * v).mean(axis=0) for name, v in tanhs.items()},
+        slope={name: _mean(1.0 - v * v) for name, v in tanhs.items()},
     )
+
+
+def _mean(values: Any) -> Any:
+    """The mean per unit; NaN where there is no sequence."""
+    return values.mean(axis=0) if len(values) else np.full(values.shape[1:], math.nan)
 
 
 def _share(counts: Any, values: Any) -> Any:
     """The fraction per unit of what counts; NaN where a value is."""
-    return np.where(np.isnan(values).any(axis=0), math.nan, counts.mean(axis=0))
+    return np.where(np.isnan(values).any(axis=0), math.nan, _mean(counts))
 
 
 def _values(states: States, active: dict[int, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
