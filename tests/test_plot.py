@@ -12,7 +12,7 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import experiments, flow, nn, render, report
-from tinygrad_rnn.errors import ArgumentError, RenderError
+from tinygrad_rnn.errors import ArgumentError, MissingError
 from tinygrad_rnn.render import charts, style
 
 matplotlib = pytest.importorskip("matplotlib", reason="pip install matplotlib to test the plots")
@@ -373,5 +373,5 @@ def test_without_matplotlib_the_remedy_is_told(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.delitem(sys.modules, "tinygrad_rnn.render.figure", raising=False)
-    with pytest.raises(RenderError, match=r"pip install \"tinygrad_rnn\[plot\]\""):
+    with pytest.raises(MissingError, match=r"pip install \"tinygrad_rnn\[plot\]\""):
         render.plot(results()["PathSplit"])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import flow
-from ..errors import ArgumentError, RenderError
+from ..errors import ArgumentError, MissingError
 from . import panels
 from .style import Theme, theme_named
 
@@ -47,7 +47,7 @@ def plot(result: Any, ax: Any = None, *, theme: str = "light") -> Any:
 
     Raises:
         ArgumentError: for something that has no picture, or another theme.
-        RenderError: if Matplotlib is not installed.
+        MissingError: if Matplotlib is not installed.
 
     Example:
         >>> import numpy as np, tinygrad_rnn as tg
@@ -63,7 +63,7 @@ def plot(result: Any, ax: Any = None, *, theme: str = "light") -> Any:
     try:
         from .figure import paper
     except ImportError:
-        raise RenderError('plot: Matplotlib is not installed; pip install "tinygrad_rnn[plot]"') from None
+        raise MissingError('plot: Matplotlib is not installed; pip install "tinygrad_rnn[plot]"') from None
     if ax is not None:
         drawn[0][1](ax, colours)
         return ax.figure
