@@ -311,6 +311,7 @@ def test_errors_say_what_was_expected() -> None:
         (lambda: flow.bptt_matrix([tg.tensor(1.0)], weight), "without a graph"),
         (lambda: flow.bptt_matrix(losses, tg.tensor(1.0, requires_grad=True)), "do not depend on the parameter"),
         (lambda: flow.bptt_matrix(losses, weight, times=[1]), "4 losses need as many times, got 1"),
+        (lambda: flow.bptt_matrix(losses, weight, times=5), "4 losses need as many times, got int"),
         (lambda: flow.bptt_matrix([once(outputs).sum()], once.weight), "W is used in no step of a sequence"),
         (lambda: found.entry(9, 1), "no loss at step 9"),
         (lambda: found.entry(1, 9), "no use at step 9"),

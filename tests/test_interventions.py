@@ -513,6 +513,8 @@ def test_an_intervention_of_ones_own_counts_too():
         (lambda: flow.edges(kind="matmull"), "edges: kind 'matmull' does not exist; expected one of add, scale, matmul, route"),
         (lambda: flow.edges(role=("hidden", "state")), "edges: role 'state' does not exist"),
         (lambda: flow.compare(tg.tensor(1.0, requires_grad=True) * 1.0, 3), "compare: expected interventions"),
+        (lambda: flow.compare(tg.tensor(1.0, requires_grad=True) * 1.0, flow.recurrent()), "which selects edges and alters none"),
+        (lambda: flow.edges(kind=3), "edges: kind 3 does not exist"),
     ],
 )
 def test_wrong_arguments_are_named(make, message):

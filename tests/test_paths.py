@@ -319,6 +319,7 @@ def test_errors_say_what_was_expected() -> None:
     cases: list[tuple[Any, str]] = [
         (lambda: flow.split_paths(tg.trace(loss, keep="norms"), x), "expected a trace with keep='arrays'"),
         (lambda: flow.split_paths(loss, x, "memory"), "expected marked to be 'recurrent', one of input, forget"),
+        (lambda: flow.split_paths(loss, x, None), "expected marked to be 'recurrent', one of input, forget"),
         (lambda: flow.split_paths(loss, x, "update"), "no gate 'update' was traced; there are candidate, forget, input, output"),
         (lambda: flow.split_paths(loss, x, ()), "name some edges"),
         (lambda: flow.split_paths(loss, x, bins=0), "expected bins to be a whole number from 1 on, got 0"),

@@ -434,9 +434,8 @@ def compare(loss: Tensor, *interventions: Callable[[BackwardStep], Any], cotange
     """
     for intervention in interventions:
         if not callable(intervention) or isinstance(intervention, Edges):
-            got = (
-                f"{intervention!r}, which selects edges and alters none" if isinstance(intervention, Edges) else type(intervention).__name__
-            )
+            selects = isinstance(intervention, Edges)
+            got = f"{intervention!r}, which selects edges and alters none" if selects else type(intervention).__name__
             raise ArgumentError(f"compare: expected interventions such as flow.block(flow.recurrent()), got {got}")
     counted = [intervention for intervention in interventions if isinstance(intervention, Intervention)]
     for intervention in counted:
