@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn
-from tinygrad_rnn.errors import ArgumentError, DtypeError, IndexingError, ShapeError, TinygradError, UnsupportedError
+from tinygrad_rnn.errors import ArgumentError, DtypeError, GraphError, IndexingError, ShapeError, TinygradError, UnsupportedError
 from tinygrad_rnn.primitive import primitive
 
 
@@ -75,6 +76,44 @@ SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
         lambda: np.linalg.svd(x(2, 2)),
         UnsupportedError,
         "np.svd: not differentiable here. Use .value for plain numbers, or compose it from operations of tg",
+    ),
+    (lambda: tg.cross_entropy(x(2, 3), [0]), ShapeError, "cross_entropy: logits (2, 3) need targets of shape (2,), got (1,)"),
+    (
+        lambda: np.clip(x(2), 0.0, 1.0, dtype=float),
+        ArgumentError,
+        "np.clip: on a Tensor, clip() got an unexpected keyword argument 'dtype'",
+    ),
+    (
+        lambda: tg.einsum(x(2), x(2)),
+        ArgumentError,
+        "einsum: expected the subscripts as a string such as 'ij,jk->ik', got Tensor",
+    ),
+    (lambda: tg.einsum("ij->i", x(2)), ArgumentError, "einsum: operand 0 has 1 dimensions; 'ij' names 2"),
+    (lambda: tg.where(np.array([1j, 0]), x(2), 0.0), DtypeError, "where: expected a boolean condition, got dtype complex128"),
+    (lambda: tg.roll(x(2, 2), (1, 1, 1), (0, 1)), ArgumentError, "roll: 3 shifts for 2 axes"),
+    (lambda: tg.repeat(x(2), -1), ArgumentError, "repeat: expected counts of 0 or more, got -1"),
+    (lambda: tg.tile(x(2), (2, -1)), ArgumentError, "tile: expected repetitions of 0 or more, got (2, -1)"),
+    (lambda: tg.concatenate([x(), x()]), ShapeError, "concatenate: zero-dimensional arrays cannot be joined; use stack"),
+    (
+        lambda: tg.pad(x(2), 1, mode="mean"),
+        ArgumentError,
+        "pad: mode 'mean' is not differentiable here; expected constant, edge, reflect, symmetric or wrap",
+    ),
+    (lambda: tg.pad(x(2), -1), ArgumentError, "pad: expected widths of 0 or more, got -1; cut with an index instead"),
+    (
+        lambda: tg.pad(x(2), 1, constant_values=[1.0, 2.0, 3.0]),
+        ShapeError,
+        "pad: constant_values of shape (3,) do not fit; expected a number, a pair, or a pair per axis",
+    ),
+    (
+        lambda: x(2).__setitem__(0, 1.0),
+        UnsupportedError,
+        "setitem: Tensors are not written to. Use tg.where(mask, new, old), or tg.concatenate of the parts",
+    ),
+    (
+        lambda: copy.deepcopy(tg.trace((x(2) * 2.0).sum()).steps[0]),
+        GraphError,
+        "copy: a trace and its steps belong to their graph and can be neither copied nor pickled; hand on results, or .to_dict()",
     ),
 ]
 
