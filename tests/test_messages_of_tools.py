@@ -1,0 +1,161 @@
+"""What the command line, the pictures, the texts, the experiments and the laws say to those who ask for what they cannot do."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import graphviz
+import numpy as np
+import pytest
+
+import tinygrad_rnn as tg
+from tinygrad_rnn import cli, experiments, flow, nn, render, tasks
+from tinygrad_rnn.cli.options import file_to_write
+from tinygrad_rnn.errors import ArgumentError, MissingError, StorageError
+from tinygrad_rnn.experiments import records
+from tinygrad_rnn.experiments.expressions import evaluate
+from tinygrad_rnn.render import charts
+from tinygrad_rnn.render.page import place_for
+from tinygrad_rnn.tasks import text
+from tinygrad_rnn.testing import GradcheckError, laws
+
+
+def said(kind: type[Exception], call: Callable[[], Any]) -> str:
+    """The message of the error that comes."""
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    return str(caught.value)
+
+
+# -- the command line ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_number_that_is_none(capsys: Any) -> None:
+    """A word where a whole number belongs is quoted, on one line, with the exit status of a wrong call."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["render", "--steps", "ten"])
+    assert stopped.value.code == 2
+    assert "argument --steps: expected a whole number, got 'ten'. See tinygrad-rnn render --help\n" in capsys.readouterr().err
+
+
+def test_places_that_cannot_be_written_to(tmp_path: Any) -> None:
+    """A file's name, ending and folder are looked at before the work."""
+    (tmp_path / "folder.svg").mkdir()
+    wrong = said(ArgumentError, lambda: file_to_write(str(tmp_path / "a.txt"), ".svg", ".png"))
+    assert wrong == "--out: expected a name that ends in .svg or .png, got 'a.txt'"
+    folder = str(tmp_path / "folder.svg")
+    assert said(ArgumentError, lambda: file_to_write(folder, ".svg")) == f"--out: {folder!r} is a folder; add a file name"
+    assert not list(tmp_path.glob("*.txt"))
+
+
+# -- experiments -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("formula", ["1 +", "wat(3)", "__import__('os')", "x"])
+def test_a_formula_that_cannot_be_read(formula: str) -> None:
+    """Only arithmetic is read, and nothing is called."""
+    assert said(ArgumentError, lambda: evaluate(formula)) == (
+        f"formula: {formula!r} cannot be read; expected numbers, + - * / ** and parentheses"
+    )
+
+
+def test_a_record_that_cannot_be_read(tmp_path: Any) -> None:
+    """A record that is not there, or is not text, is named with the reason."""
+    path = tmp_path / "row-01.json"
+    assert said(StorageError, lambda: records.read(path)) == f"record: {str(path)!r} cannot be read: No such file or directory"
+    path.write_bytes(b"\xff\xfe\xff")
+    assert said(StorageError, lambda: records.read(path)) == f"record: {str(path)!r} cannot be read: not UTF-8 text"
+
+
+def test_ways_around_layers_that_do_not_exist() -> None:
+    """The comparison needs the plain stack, and ways that are known."""
+    for way in (("skip",), ("plain", "sideways")):
+        expected = f"recurrent_stacks: expected 'plain' and others of plain, skip, dense, got {list(way)}"
+        assert said(ArgumentError, lambda way=way: experiments.recurrent_stacks((2,), way)) == expected  # type: ignore[misc]
+
+
+# -- texts -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_texts_that_are_none(tmp_path: Any, monkeypatch: Any) -> None:
+    """A folder, an empty file, and a Python without its own text."""
+    assert said(ArgumentError, lambda: tasks.read_text(tmp_path)) == f"text: {str(tmp_path)!r} is a folder; expected a text file"
+    path = tmp_path / "empty.txt"
+    path.write_text(" \r\n\n")
+    assert said(ArgumentError, lambda: tasks.read_text(path)) == f"text: {str(path)!r} is empty; expected some text"
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    assert said(ArgumentError, text.english) == ("text: this Python was installed without pydoc_data.topics; give a text file of your own")
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------------------
+
+
+def test_charts_of_what_does_not_fit() -> None:
+    """As many heights as places, and only what was written of a chart is read as one."""
+    assert said(ArgumentError, lambda: charts.series("loss", [1, 2, 3], [1.0, 2.0])) == (
+        "series: 'loss' has 3 and 2 entries; expected as many y as x"
+    )
+    pie = {"kind": "pie", "title": "losses", "x": "", "y": "", "series": []}
+    assert said(ArgumentError, lambda: charts.Chart.from_dict(pie)) == f"chart: expected what was written of a chart, got {str(pie)[:60]}"
+
+
+def test_no_matplotlib(monkeypatch: Any) -> None:
+    """Both kinds of plots say what to install."""
+    result = flow.vanishing_product(tg.trace(nn.RNN(1, 2, rng=0)(np.ones((3, 1, 1)))[0].sum()))
+    monkeypatch.setitem(sys.modules, "tinygrad_rnn.render.figure", None)
+    expected = 'plot: Matplotlib is not installed; pip install "tinygrad_rnn[plot]"'
+    chart = charts.Chart("lines", "losses", "t", "loss", (charts.series("a", [1, 2], [1.0, 2.0]),))
+    assert said(MissingError, lambda: charts.draw([chart])) == expected
+    assert said(MissingError, lambda: render.plot(result)) == expected
+
+
+def test_forward_graphs_of_nothing() -> None:
+    """A computation that was not recorded cannot be drawn, and nodes are opened by name."""
+    nothing = "forward_graph: nothing was recorded: no operand requires a gradient, or no_grad() was on"
+    assert said(ArgumentError, lambda: render.forward_graph(tg.tensor(1.0) * 2.0)) == nothing
+    result = tg.tensor(1.0, requires_grad=True) * 2.0
+    assert said(ArgumentError, lambda: render.forward_graph(result, opened=3)) == (
+        "forward_graph: opened must be True, False or names of opaque nodes, got 3"
+    )
+
+
+def test_pages_have_a_place(tmp_path: Any) -> None:
+    """A folder is no page, and no folder is made."""
+    assert "Is a folder; add a file name" in said(IsADirectoryError, lambda: place_for(tmp_path))
+    assert "No such folder" in said(FileNotFoundError, lambda: place_for(tmp_path / "none" / "page.html"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_overwrite_only_what_they_may(tmp_path: Any) -> None:
+    """A picture keeps Graphviz's own promises: no file that is there is replaced if told so, and never the DOT text."""
+    graph = render.backward_graph(tg.trace(tg.tensor([1.0], requires_grad=True).sum()))
+    there = tmp_path / "picture.svg"
+    there.write_text("mine")
+    again = said(graphviz.FileExistsError, lambda: graph.render(outfile=there, raise_if_result_exists=True))
+    assert again == f"output file exists: {str(there)!r}"
+    assert there.read_text() == "mine"
+    same = said(ValueError, lambda: graph.render(filename=str(tmp_path / "graph.svg"), outfile=tmp_path / "graph.svg"))
+    assert same == "outfile 'graph.svg' must be different from the source file"
+
+
+# -- the testing kit -------------------------------------------------------------------------------------------------------------
+
+
+def test_no_hypothesis(monkeypatch: Any) -> None:
+    """Without Hypothesis the strategies say what to install."""
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    monkeypatch.delitem(sys.modules, "tinygrad_rnn.testing.strategies", raising=False)
+    assert said(MissingError, lambda: importlib.import_module("tinygrad_rnn.testing.strategies")) == (
+        'testing.strategies: Hypothesis is not installed; pip install "tinygrad_rnn[test]"'
+    )
+
+
+def test_a_result_whose_shape_changes() -> None:
+    """A function that gives another shape when it is called again is not determined by its operands."""
+    calls = iter(range(10))
+    message = said(GradcheckError, lambda: laws.determinism(lambda x: x * np.ones((next(calls) + 1, 1)), [1.0, 2.0]))
+    assert "expected shape (1, 2) by the first call, got (2, 2) by the second" in message
