@@ -749,6 +749,28 @@ def test_the_steps_of_a_cell_without_landmarks_look_alike():
     assert seen == {("+", "U", "tanh")}
 
 
+def test_closed_scopes_are_boxes():
+    """A box stands for a scope: it names the leaves that only it leads to, no multiplication is lost, and the picture is small."""
+    trace = tg.trace(transformer())
+    opened = render.backward_graph(trace).model
+    graph = render.backward_graph(trace, closed=("norm1", "norm2", "attention"))
+    boxes = {node.label: node for node in graph.model.nodes if node.shape == "fold"}
+    assert set(boxes) == {"norm1", "norm2", "attention"}
+    assert boxes["norm1"].note == "β, γ" and "W_Q" in boxes["attention"].note
+    assert not {"β", "W_Q"} & {node.label for node in graph.model.nodes} and "x" in {node.label for node in graph.model.nodes}
+    drawn = [{place for part in (*model.nodes, *model.edges) for place in part.steps} for model in (opened, graph.model)]
+    assert drawn[0] == drawn[1]
+    placed, _, _ = boxes_of(graph)
+    assert max(y for _, y in placed.nodes.values()) - min(y for _, y in placed.nodes.values()) < 300
+    assert "a dashed box is a closed scope" in graph.source and render.backward_graph(trace, closed="norm1").model.count == len(trace)
+    with pytest.raises(ArgumentError, match=r"no scope is called 'nrom'; expected closed= to name some of .*attention.*norm1"):
+        render.backward_graph(trace, closed=("norm1", "nrom"))
+    with pytest.raises(ArgumentError, match="closed must be names of scopes, got 3"):
+        render.backward_graph(trace, closed=3)
+    with pytest.raises(ArgumentError, match="leave out rolled=True"):
+        render.backward_graph(traced("rnn"), rolled=True, closed="norm1")
+
+
 def test_rolled_up_a_state_is_one_node():
     """Computed, kept beyond a sequence's end or handed over: h and c are one node each, and one line of the highway joins c to c."""
     trace = tg.trace(ragged())

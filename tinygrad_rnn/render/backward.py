@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError
@@ -21,6 +22,7 @@ def backward_graph(
     *,
     ends: int = 2,
     fold_routes: bool = True,
+    closed: str | Collection[str] = (),
     theme: str = "light",
     max_nodes: int = 400,
 ) -> BackwardGraph:
@@ -37,6 +39,8 @@ def backward_graph(
         window: the first and last step to draw; the others are a box on either side.
         ends: how many steps to draw at either end of a long sequence, whose middle is one box; ignored with ``window``.
         fold_routes: whether edges that only move entries (indexing, reshaping, broadcasting) are left out.
+        closed: names of scopes outside of time, such as "norm" or "attention", that are drawn as one box each. A box names the leaves
+            that only it leads to; what leaves it is labelled with the last multiplication inside.
         theme: "light" or "dark".
         max_nodes: refuse to draw more nodes than this.
 
@@ -46,7 +50,7 @@ def backward_graph(
         picture as data.
 
     Raises:
-        ArgumentError: for a window without steps, ``rolled`` without time, or a graph of too many nodes.
+        ArgumentError: for a window without steps, ``rolled`` without time, a closed scope that is not there, or a graph of too many nodes.
         RenderError: when it is drawn and there is no program that draws, or the program fails.
 
     Example:
@@ -65,5 +69,10 @@ def backward_graph(
     for name, number in (("ends", ends), ("max_nodes", max_nodes)):
         if not isinstance(number, int) or number < 1:
             raise ArgumentError(f"backward_graph: {name} must be a whole number of at least 1, got {number!r}")
-    model = build(trace, rolled=rolled, window=window, ends=ends, fold_routes=fold_routes, max_nodes=max_nodes)
+    if not isinstance(closed, Collection) or not all(isinstance(name, str) for name in closed):
+        raise ArgumentError(f"backward_graph: closed must be names of scopes, got {closed!r}")
+    names = frozenset((closed,) if isinstance(closed, str) else closed)
+    if closed and rolled:
+        raise ArgumentError("backward_graph: closed scopes are drawn of single steps; leave out rolled=True or closed=")
+    model = build(trace, rolled=rolled, window=window, ends=ends, fold_routes=fold_routes, max_nodes=max_nodes, closed=names)
     return BackwardGraph("backward", dot_lines(model, paper), model)

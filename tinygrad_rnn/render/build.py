@@ -17,13 +17,23 @@ from .model import RenderCluster, RenderEdge, RenderGraph, RenderNode, RenderSco
 from .text import formula, glyph, number, relative
 
 Key = tuple[Any, ...]
-"""What a drawn node is: ("node", number), ("leaf", number, place, alias), ("run", layer, first, last) or ("class", signature)."""
+"""What a drawn node is: ("node", number), ("leaf", number, place, alias), ("run", layer, first, last), ("box", scope), or rolled up
+("class", signature) or ("past", signature, steps back)."""
 
 
-def build(trace: Trace, *, rolled: bool, window: tuple[int, int] | None, ends: int, fold_routes: bool, max_nodes: int) -> RenderGraph:
+def build(
+    trace: Trace,
+    *,
+    rolled: bool,
+    window: tuple[int, int] | None,
+    ends: int,
+    fold_routes: bool,
+    max_nodes: int,
+    closed: frozenset[str] = frozenset(),
+) -> RenderGraph:
     """The picture of a trace, without layout."""
     ledger = Ledger(trace, fold_routes=fold_routes)
-    sketch = RolledSketch(ledger) if rolled else UnrolledSketch(ledger, _shown(ledger.times, window, ends))
+    sketch = RolledSketch(ledger) if rolled else UnrolledSketch(ledger, _shown(ledger.times, window, ends), closed)
     sketch.draw()
     if len(sketch.nodes) > max_nodes:
         raise ArgumentError(
@@ -31,7 +41,8 @@ def build(trace: Trace, *, rolled: bool, window: tuple[int, int] | None, ends: i
             + (
                 "Show fewer steps with window=(first, last) or ends=1, or one step for all with rolled=True"
                 if ledger.times
-                else "Say which part is which step of a sequence with tg.scope(time=t), trace a smaller part, or raise max_nodes"
+                else "Say which part is which step of a sequence with tg.scope(time=t), draw scopes as boxes with closed=(names), "
+                "trace a smaller part, or raise max_nodes"
             )
         )
     return sketch.finished()
@@ -106,7 +117,7 @@ class Sketch:
                 continue
             for edge in self.flow.out[source]:
                 end = self.end(edge, start)
-                if end is None or (start == end and start[0] == "run"):
+                if end is None or (start == end and start[0] in ("run", "box")):
                     self.hidden.setdefault(start, []).append(edge)
                     continue
                 self.nodes.setdefault(start, None)
@@ -145,7 +156,7 @@ class Sketch:
         )
 
     def _scopes(self, numbers: dict[Key, int], edges: list[RenderEdge]) -> tuple[RenderScope, ...]:
-        places = {position: self.flow.infos[key[1]].place for key, position in numbers.items()}
+        places = {position: key[1].parent if key[0] == "box" else self.flow.infos[key[1]].place for key, position in numbers.items()}
         users: dict[int, set[int]] = {}
         for edge in edges:
             users.setdefault(edge.target, set()).add(edge.source)
@@ -222,10 +233,18 @@ def _around(place: Scope | None) -> list[Scope]:
 
 
 class UnrolledSketch(Sketch):
-    """Every shown step is drawn; the runs of steps between them are one box each."""
+    """Every shown step is drawn; the runs of steps between them are one box each, and so are closed scopes outside of time."""
 
-    def __init__(self, ledger: Ledger, shown: set[int]) -> None:
+    def __init__(self, ledger: Ledger, shown: set[int], closed: frozenset[str]) -> None:
         super().__init__(ledger)
+        self.closed = closed
+        known = {scope.name for info in self.flow.infos.values() for scope in _around(info.place)} if closed else closed
+        if closed - known:
+            have = ", ".join(sorted(filter(None, known))) or "none"
+            raise ArgumentError(
+                f"backward_graph: no scope is called {sorted(closed - known)[0]!r}; expected closed= to name some of {have}"
+            )
+        self.given: dict[Key, dict[str, None]] = {}
         self.shown = shown
         self.run_of: dict[int, tuple[int, int]] = {}
         run: list[int] = []
@@ -238,6 +257,10 @@ class UnrolledSketch(Sketch):
 
     def stands(self, node: int) -> Key | None:
         owner = self.ledger.owners.get(node)
+        if owner is None and self.closed and node != self.flow.root:
+            for scope in _around(self.flow.infos[node].place):
+                if scope.name in self.closed:
+                    return "box", scope
         if owner is None or owner[1] in self.shown or node == self.flow.root:
             return "node", node
         return "run", owner[0], *self.run_of[owner[1]]
@@ -247,11 +270,14 @@ class UnrolledSketch(Sketch):
             return self.stands(edge.target)
         if start[0] == "run":
             return None  # what hidden steps hand to the parameters is not drawn
+        if start[0] == "box" and {self.stands(each.source) for each in self.flow.into[edge.target]} == {start}:
+            self.given.setdefault(start, {})[edge.alias or self.flow.infos[edge.target].symbol] = None
+            return None  # the box says what is its own
         place = self.flow.places.get(edge.source)
         return "leaf", edge.target, place, edge.alias if place else None
 
     def alone(self, edge: Edge, start: Key, end: Key) -> Key:
-        return () if "run" in (start[0], end[0]) else (edge.source, edge.strongest.position, id(edge))
+        return () if {"run", "box"}.intersection((start[0], end[0])) else (edge.source, edge.strongest.position, id(edge))
 
     def draw(self) -> None:
         """The edge from a run to the step before it stands for the same edge of every step of the run."""
@@ -280,6 +306,8 @@ class UnrolledSketch(Sketch):
             gain = self.ledger.gain_of_run(layer, (first, last))
             steps = sum(first <= time <= last for time in self.ledger.times)
             return "fold", f"{steps} step{'s' * (steps != 1)}", "" if math.isnan(gain) else f"state gain {number(gain)}", None
+        if key[0] == "box":
+            return "fold", key[1].name, ", ".join(self.given.get(key, ())), None
         shape, label, note, info = self.look(key[1])
         return shape, (key[3] or label) if key[0] == "leaf" else label, note, info
 
@@ -288,7 +316,7 @@ class UnrolledSketch(Sketch):
         for key, position in numbers.items():
             if key[0] == "run":
                 members.setdefault(key[1:], []).append(position)
-            else:
+            elif key[0] != "box":
                 place: Place | None = key[2] if key[0] == "leaf" else self.flow.places.get(key[1])
                 if place is not None and place[1] in self.shown and (key[1] != self.flow.root or self.flow.infos[key[1]].role):
                     members.setdefault((place[0], place[1], place[1]), []).append(position)

@@ -103,6 +103,8 @@ class Writer:
         way = "time runs to the right, the gradient down: from the loss to the inputs" if graph.clusters else "from the loss to the inputs"
         many = f"{graph.count} backward multiplication{'s' * (graph.count != 1)}"
         lines = [f"{many}, numbers are gains{numbers}", way]
+        if any(node.shape == "fold" and node.key not in self.cluster_of for node in graph.nodes):
+            lines.append("a dashed box is a closed scope, with the leaves that get their gradient in it")
         row = "".join(sample + _cell(said, bold=said not in MEANINGS.values()) for sample, said in cells)
         taken = sum(text_width(said, 12) + 10 + (39 if sample else 0) for sample, said in cells)
         spare = (max(text_width(line, 12) for line in lines) - taken) / 2 - 8
