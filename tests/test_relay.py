@@ -367,3 +367,14 @@ def test_the_wrong_order_of_steps_is_caught(monkeypatch: Any) -> None:
     result = flow.vanishing_product(outputs[-1].sum())
     assert result.several
     assert np.max(np.abs(result.handed_back[1:] / result.gain[1:] - 1.0)) > 1e-3
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_nothing_is_said_of_ways_that_nan_hides(kind: Any) -> None:
+    """Where the cotangent is NaN its ways are NaN too, not 0, and the table does not name them."""
+    outputs, _ = kind(3, 4, rng=0)(np.full((6, 2, 3), np.nan))
+    product = flow.vanishing_product(outputs.sum())
+    assert all(np.isnan(share[1:]).all() for share in product.parts.values())
+    assert "by way" not in str(product)
+    healthy = str(flow.vanishing_product(kind(3, 4, rng=0)(np.ones((6, 2, 3)))[0].sum()))
+    assert "mean ‖what a step hands back‖/‖δ‖ by way: direct 0." in healthy

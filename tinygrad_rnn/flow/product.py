@@ -85,7 +85,8 @@ class VanishingProduct(Result):
         columns = ["lag", "step", "‖δ‖/‖δ_T‖", "gain", "log₁₀ ∏"] + (["saturation", "weight", "bound"] if splits else [])
         rows = []
         for k in selected_lags(len(self.lag) - 1):
-            row = [str(k), str(self.time[k]), power_of_ten(self.log10_product[k]), number(self.gain[k]), f"{self.log10_product[k]:.2f}"]
+            log = self.log10_product[k]
+            row = [str(k), str(self.time[k]), power_of_ten(log), number(self.gain[k]), "–" if math.isnan(log) else f"{log:.2f}"]
             if splits:
                 row += [number(self.saturation[k]), number(self.weight[k]), power_of_ten(self.log10_bound[k])]
             rows.append(row)
@@ -106,18 +107,15 @@ class VanishingProduct(Result):
             )
         if words:
             yield "; ".join(words)
-        if self.parts:
-            means = ((way, float(np.nanmean(share[1:]))) for way, share in self.parts.items())
-            yield "of ‖δ‖ a step hands back, on average, " + ", ".join(f"{number(mean)} {_way(way)}" for way, mean in means)
+        if any(np.isfinite(share[1:]).any() for share in self.parts.values()):
+            means = [(float(np.nanmean(share[1:])), way if way == DIRECT else f"{way} gate") for way, share in self.parts.items()]
+            ways = ", ".join(f"{way} {number(mean)}" for mean, way in sorted(means, reverse=True))
+            yield f"mean ‖what a step hands back‖/‖δ‖ by way: {ways}"
         told = [edge for edge in self.edges if abs(edge.log10_effect) > 0.1 * PRESERVED]
         if self.rate > PRESERVED:
             yield from edges_in_words("most is gained", [edge for edge in reversed(told) if edge.log10_effect > 0][:_SHOWN])
         else:
             yield from edges_in_words("most is lost", [edge for edge in told if edge.log10_effect < 0][:_SHOWN])
-
-
-def _way(way: str) -> str:
-    return "directly" if way == DIRECT else f"through the {way} gate"
 
 
 def selected_lags(last: int) -> list[int]:

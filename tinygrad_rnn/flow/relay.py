@@ -172,6 +172,9 @@ class _Relay:
         chain = [by_time[at.time] for at in self.ats[:-1]]
         if self.go(chain):
             self.arrive(trace)
+        else:
+            for part in self.found.parts.values():
+                part[np.isnan(self.found.log10_norm)] = math.nan
         self.found.edges = tuple(sorted(map(_summed, self.effects.values()), key=lambda edge: edge.log10_effect))
 
     def go(self, chain: list[Stretch]) -> bool:
