@@ -122,8 +122,11 @@ def _numbers(n: int, answer: Any, most: int) -> list[float]:
     """One to ``most`` numbers of an answer: a number, a text, or several of them."""
     parts: Any
     if isinstance(answer, str):
-        split = [part for part in re.split(r";|\band\b|\n|,(?!\d{3}(?!\d))", answer) if part.strip()]
-        parts = [re.sub(r"^(about|approximately|roughly|only|ca\.?|≈|~)\s*", "", re.split("[:=]", part)[-1].strip(" .")) for part in split]
+        text = re.sub(r"\s*per\s?cent\b", " %", answer)
+        if n == 1:  # a decimal comma
+            text = re.sub(r"(?<![\d.,])(\d+),(?=\d+\s*%)|(?<![\d.,])0,(?=\d)", lambda found: f"{found[1] or 0}.", text)
+        split = [part for part in re.split(r";|\band\b|\bthen\b|\n|,(?!\d{3}(?!\d))", text) if part.strip()]
+        parts = [_formula(re.split("[:=≈~]", part)[-1].strip(" .")) for part in split]
     elif isinstance(answer, Mapping):
         parts = list(answer.values())
     else:
@@ -135,6 +138,16 @@ def _numbers(n: int, answer: Any, most: int) -> list[float]:
     if not 1 <= len(found) <= most or not all(map(math.isfinite, found)):
         raise _unusable(n, answer)
     return found
+
+
+def _formula(text: str) -> str:
+    """What an answer in words says: the text itself if it is a formula, else the one number in it, but for a number of steps."""
+    try:
+        evaluate(text)
+    except ArgumentError:
+        found = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:\s*%)?", re.sub(r"\b\d+\s*(?:time\s?)?steps?\b", "", text))
+        return found[0] if len(found) == 1 and re.search(r"[a-z]{2}", text, re.I) else text
+    return text
 
 
 def _about(value: float, expected: float, within: float = 0.005) -> bool:
@@ -204,11 +217,18 @@ _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 # -- 2: the forget gate ---------------------------------------------------------------------------------------------------------
 
 _LOSES = (
-    r"reset|forg[eo]t|eras|clear|overwr|discard|lost|lose|wipe|vanish|drop|delet|replac|empt|zero|no memory|only (the )?new"
+    r"reset|forg[eo]t|eras|clear|overwr|discard|lost|lose|wipe|vanish|drop|delet|replac|empt|zero|gone|decay|fade|no memory"
+    r"|only (\w+ )?(the )?new"
     r"|nothing (is )?(kept|remembered|left)"
 )
-_KEEPS = r"keep|kept|accumul|remember|forever|for ever|perfect|preserv|retain|memori[sz]|add(s|ed)? up|sum|stays|unchanged|all of the past"
+_KEEPS = (
+    r"keep|kept|accumul|remember|forever|for ever|perfect|preserv|retain|memori[sz]|add(s|ed)? up|sum|stays|unchanged|all of the past"
+    r"|carr(y|ied|ies)|indefinite|infinite"
+)
 _DENIED = r"\b(never|not|nothing( is)?|nothing ever|no longer|without|doesn.t|does not|is not|isn.t)\s+(be\s+|being\s+|ever\s+)?"
+
+_PAST = r"c(?:_?[{(]?t\s*[-−–]\s*1[)}]?|ₜ₋₁|_?prev\w*|_?old)"
+"""c_{t−1}, in the ways in which it is written."""
 
 
 def _forget(answer: Any) -> tuple[bool, str]:
@@ -268,10 +288,13 @@ def _two_texts(answer: Any) -> tuple[str, str] | None:
 
 
 def _meaning(text: str) -> str:
-    """Whether a text says that the past is lost or kept: by its words, where a negation turns one into the other."""
+    """Whether a text says that the past is lost or kept: by its equation, or its words, where a negation turns one into the other."""
     plain = text.lower()
+    if equation := re.search(r"\bc(?:_?t|ₜ|')?\s*=(.*)", plain):
+        kept = re.sub(rf"\b0\s*[*·⊙×]?\s*{_PAST}", "", equation[1])
+        return "keeps" if re.search(_PAST, kept) else "loses"
     for words, opposite in ((_LOSES, " keep "), (_KEEPS, " reset ")):
-        plain = re.sub(rf"{_DENIED}({words})\w*", opposite, plain)
+        plain = re.sub(rf"{_DENIED}({words})\w*|\b({words})\w*\s+nothing\b", opposite, plain)
     loses, keeps = (len(re.findall(words, plain)) for words in (_LOSES, _KEEPS))
     return "unclear" if loses == keeps else "loses" if loses > keeps else "keeps"
 
@@ -365,6 +388,8 @@ def _equations(answer: Any) -> dict[str, str]:
     """The equations of an answer by their left side."""
     if isinstance(answer, str):
         cleaned = answer.replace("==", "=").replace("c̃", "n").replace("h̃", "n")
+        cleaned = re.sub(r"\b(no|without an?)\s+(output gate|o)\b", ", o = 1,", cleaned, flags=re.I)
+        cleaned = re.sub(r"\(([^()=]*=[^()=]*)\)", r", \1,", cleaned)  # an equation in parentheses
         parts = [part for part in re.split(r",|;|\n|\band\b", cleaned) if "=" in part]
         pairs = [tuple(side.strip() for side in part.split("=", 1)) for part in parts]
     elif isinstance(answer, Mapping):
@@ -374,13 +399,22 @@ def _equations(answer: Any) -> dict[str, str]:
     if not pairs:
         raise _unusable(3, answer)
     said = {}
-    for name, formula in pairs:
-        left, right = (re.sub(r"₍?ₜ₎?", "", side.strip().lower()) for side in (name, formula))
-        right = _NAMES.get(right, right)
-        for long, short in sorted(_NAMES.items(), key=lambda pair: -len(pair[0])):
-            right = re.sub(rf"\b{long}\b", short, right)
-        said[_NAMES.get(left, left)] = right
+    for pair in pairs:
+        left, right = map(_short, pair)
+        if not left.isidentifier() and right.isidentifier():
+            left, right = right, left
+        if {left, right} & {"1", "1.0"} and (added := re.fullmatch(r"([fi])\s*\+\s*([fi])", left if right.startswith("1") else right)):
+            left, right = added[1], f"1 - {added[2]}"
+        said[left] = right
     return said
+
+
+def _short(side: str) -> str:
+    """One side of an equation, with gates and states by their letters."""
+    plain = re.sub(r"₍?ₜ₎?", "", side.strip(" .").lower())
+    for long, short in sorted(_NAMES.items(), key=lambda pair: -len(pair[0])):
+        plain = re.sub(rf"\b{long}\b", short, plain)
+    return plain
 
 
 def _two_gates(said: Mapping[str, str], known: dict[str, Any]) -> tuple[Any, Any]:
@@ -445,10 +479,21 @@ def _parameters(answer: Any) -> tuple[bool, str]:
     if isinstance(answer, Mapping):
         by_name = {str(name).strip().lower(): value for name, value in answer.items()}
         answer = [by_name[name] for name in ("lstm", "gru") if name in by_name] or answer
-    elif isinstance(answer, str) and re.search(r"gru.*lstm", answer, re.I | re.S) and not re.search(r"lstm.*gru", answer, re.I | re.S):
-        answer = "; ".join(reversed(re.split(r"(?=lstm)", answer, flags=re.I)))
-        answer = answer.replace(",;", ";")
+    elif isinstance(answer, str):
+        plain = re.sub(r"(?<=\d)[ '’\u202f](?=\d{3}\b)", "", answer)
+        plain = re.sub(r"(\d+(?:\.\d+)?)\s*(?:M|million)\b", r"\1·1000000", plain)
+        named = [_counted(part) for part in re.split(r"(?=\b(?:lstm|gru)\b)", plain, flags=re.I)]
+        first = re.search(r"lstm|gru", plain, re.I)
+        answer = plain
+        if len(named) == 3 and first is not None:
+            answer = "; ".join(named[1:] if first[0].lower() == "lstm" else named[:0:-1])
     return _two_counts(_numbers(4, answer, 2), inputs, hidden)
+
+
+def _counted(part: str) -> str:
+    """What follows a cell's name, up to the words that lead to the next one."""
+    plain = re.sub(r"^(lstm|gru)\b(\s+(cell|has|have|is))*", "", part.strip(), flags=re.I)
+    return re.sub(r"[\s,;.]*(\b(and|an?|the)\b\s*)*$", "", plain, flags=re.I)
 
 
 def _two_counts(given: Sequence[float], inputs: int, hidden: int) -> tuple[bool, str]:
