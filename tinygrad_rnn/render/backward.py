@@ -60,6 +60,11 @@ def backward_graph(
         >>> graph = render.backward_graph(tg.trace(outputs[-1].sum()))
         >>> [cluster.label for cluster in graph.model.clusters]
         ['t = 1', 't = 2', 't = 3 … 98', 't = 99', 't = 100']
+        >>> x = tg.tensor(np.ones((1, 5, 8)), requires_grad=True, name="x")
+        >>> block = tg.trace(nn.TransformerBlock(8, 2, rng=0)(x).sum())
+        >>> graph = render.backward_graph(block, closed=("attention", "norm1", "norm2"))
+        >>> [(node.label, node.note) for node in graph.model.nodes if node.label.startswith("norm")]
+        [('norm2', 'β, γ'), ('norm1', 'β, γ')]
     """
     from .engine import BackwardGraph
 

@@ -176,7 +176,7 @@ class Sketch:
         shape, label = looks(info, root=node == self.flow.root, leaf=not self.flow.out[node])
         note = (info.gate or "") if shape == "gate" else ""
         if not self.ledger.times:
-            note = self.ledger.numbers(info) or (shape_text(info) if shape in ("leaf", "value") else "")
+            note = self.ledger.numbers(info) or (sides(info.shape) if shape in ("leaf", "value") else "")
         return shape, label, note, info
 
 
@@ -194,9 +194,9 @@ def looks(info: NodeInfo, *, root: bool = False, leaf: bool = False) -> tuple[Sh
     return "operation" if info.name is None else "value", sign
 
 
-def shape_text(info: NodeInfo) -> str:
+def sides(shape: tuple[int, ...]) -> str:
     """5 × 8; nothing for a number."""
-    return " × ".join(map(str, info.shape))
+    return " × ".join(map(str, shape))
 
 
 def scopes_of(places: dict[int, Scope | None], users: dict[int, set[int]]) -> tuple[RenderScope, ...]:

@@ -15,7 +15,7 @@ from ..steps import Infos, NodeInfo
 from ..tensor import Tensor, lift
 from ..trace import trace
 from ..walk import expand
-from .build import looks, scopes_of, shape_text
+from .build import looks, scopes_of, sides
 from .dot import dot_lines
 from .fold import step_of
 from .ledger import cotangents
@@ -177,14 +177,14 @@ class _Recorded:
         tooltip = f"{info.op} {info.shape}" + (f" in {info.scope}" if info.scope else "")
         if isinstance(node, Node) and isinstance(node.primitive, Opaque):
             values = node.value if isinstance(node.value, tuple) else (node.value,)
-            return RenderNode(key, label, ", ".join(shape_of(value) for value in values), "fold", None, None, f"{tooltip}, closed")
+            return RenderNode(key, label, ", ".join(sides(np.shape(value)) for value in values), "fold", None, None, f"{tooltip}, closed")
         note = (info.gate or "") if shape == "gate" else self._note(node, info)
         return RenderNode(key, label, "" if timed and shape == "operation" and not note else note, shape, info.gate, None, tooltip)
 
     def _note(self, node: Any, info: NodeInfo) -> str:
         """The shape of a value, or the number that it is, with its gradient."""
         if math.prod(info.shape) != 1:
-            return shape_text(info)
+            return sides(info.shape)
         if not isinstance(node, Node):
             return "" if info.name is None else f"{float(node.value.item()):.4g}"
         number = f"{float(np.asarray(node.value).item()):.4g}"
@@ -208,11 +208,6 @@ class _Given:
     def __init__(self, constant: Any) -> None:
         self.info = NodeInfo.of_constant(constant)
         self.value = constant.value if isinstance(constant, Constant) else constant
-
-
-def shape_of(value: Any) -> str:
-    """5 × 8."""
-    return " × ".join(map(str, np.shape(value)))
 
 
 def _columns(places: dict[int, tuple[Scope | str, int] | None]) -> tuple[tuple[RenderCluster, ...], tuple[str, ...]]:
