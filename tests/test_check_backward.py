@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -242,7 +243,9 @@ STEP_FAULTS: list[tuple[str, str, list[tuple[str, str]], str]] = [
     ("rnn step", "mean over the batch", [("x.T @ da", "x.T @ da / x.shape[0]")], r"1/2 of the right one, where 2 is the batch size"),
     ("rnn step", "never computed", [("prev_h.T @ da", "np.zeros_like(Wh)")], r"zero everywhere"),
     ("rnn step", "order of the results", [("return dx, dprev_h, dWx", "return dx, dprev_h, dWh"), ("dWh, dWh, db", "dWh, dWx, db")], r"it is dWh: the gradients are returned in another order"),
-    ("rnn step", "derivative for x only", [("dx = da @ Wx.T", "dx = dnext_h @ Wx.T")], r""),
+    ("rnn step", "derivative for x only", [("dx = da @ Wx.T", "dx = dnext_h @ Wx.T")], r"derivative of tanh, ⊙ \(1 − next_h²\), is missing here: it begins with dnext_h where d\(x @ Wx\) belongs"),
+    ("rnn step", "(1 − h)² for 1 − h²", [("(1 - next_h ** 2)", "(1 - next_h) ** 2")], r"factor is \(1 − next_h\)² where \(1 − next_h²\)"),
+    ("rnn step", "bias summed over the other axis", [("da.sum(axis=0)", "da.sum(axis=1)")], r"db is summed over axis 1 where axis 0 belongs"),
     ("lstm step", "missing tanh(c)'", [("o * (1 - tc ** 2)", "o")], r"derivative of tanh, ⊙ \(1 − tanh\(next_c\)²\), is missing"),
     ("lstm step", "missing sigmoid'", [("df * f * (1 - f)", "df")], r"derivative of sigmoid.* is missing from f to a_f"),
     ("lstm step", "missing candidate's tanh'", [("dg * (1 - g ** 2)", "dg")], r"derivative of tanh.* is missing from g to a_g"),
@@ -259,6 +262,10 @@ STEP_FAULTS: list[tuple[str, str, list[tuple[str, str]], str]] = [
     ("lstm step", "1 − f for f", [("dprev_c = dc * f", "dprev_c = dc * (1 - f)")], r"factor is (1 − f|\(1 − f\)) where f belongs"),
     ("lstm step", "forget gate missing", [("dprev_c = dc * f", "dprev_c = dc")], r"factor f is missing from f \* prev_c to prev_c"),
     ("lstm step", "gates exchanged", [("[dai, daf, dao, dag]", "[daf, dai, dao, dag]")], r"blocks of a_f and a_i are exchanged|blocks of a_i and a_f are exchanged"),
+    ("lstm step", "gates in another order", [("[dai, daf, dao, dag]", "[dag, dai, daf, dao]")], r"blocks of .* in da are in another order"),
+    ("lstm step", "no sigmoid'", [("df * f * (1 - f)", "df"), ("di * i * (1 - i)", "di"), ("do * o * (1 - o)", "do")], r"derivative of every sigmoid is missing"),
+    ("lstm step", "all sigmoid' like tanh'", [("df * f * (1 - f)", "df * (1 - f ** 2)"), ("di * i * (1 - i)", "di * (1 - i ** 2)"), ("do * o * (1 - o)", "do * (1 - o ** 2)")], r"derivative of every y = sigmoid is taken as \(1 − y²\)"),
+    ("lstm step", "dnext_c for dc", [("dprev_c = dc * f", "dprev_c = dnext_c * f")], r"cotangent dnext_h that comes in is not used|begins with"),
     ("lstm step", "missing o in dc", [("dnext_h * o * (1 - tc ** 2)", "dnext_h * (1 - tc ** 2)")], r"factor o is missing"),
     ("lstm step", "bias not summed", [("da.sum(axis=0)", "da")], r"not summed over axis 0"),
     ("gru step", "z for 1 − z", [("dn = dnext_h * (1 - z)", "dn = dnext_h * z")], r"factor is z where \(1 − z\) belongs"),
@@ -269,6 +276,7 @@ STEP_FAULTS: list[tuple[str, str, list[tuple[str, str]], str]] = [
     ("gru step", "missing −n in dz", [("(prev_h - n)", "prev_h")], r"path from \(1 − z\) \* n to \(1 − z\) is missing"),
     ("gru step", "missing reset in dm", [("dm = dan * r", "dm = dan")], r"factor r is missing"),
     ("gru step", "reset through h", [("dr = dan * m", "dr = dan * prev_h")], r"factor is prev_h where h Wh_n belongs"),
+    ("gru step", "dn for dan in dr", [("dr = dan * m", "dr = dn * m")], r"derivative of tanh.* is missing here: it begins with dn where"),
     ("gru step", "missing tanh'", [("dn * (1 - n ** 2)", "dn")], r"derivative of tanh.* is missing"),
     ("gru step", "missing sigmoid' of z", [("dz * z * (1 - z)", "dz")], r"derivative of sigmoid.* is missing from z to a_z"),
 ]  # fmt: skip
@@ -284,6 +292,10 @@ TIME_FAULTS: list[tuple[str, str, list[tuple[str, str]], str]] = [
         ("last step left out", [("in reversed(range(T))", "in reversed(range(T - 1))")], r"last time step is left out"),
         ("dh of the step before", [("dnext = dh[:, t] + dprev", "dnext = dh[:, t - 1] + dprev")], r"output's cotangent is off by one: step t reads that of step t − 1"),
         ("cache of the step before", [("caches[t])", "caches[t - 1])")], r"cache is off by one: step t uses the values of step t − 1"),
+        ("outputs read backwards", [("dnext = dh[:, t] + dprev", "dnext = dh[:, T - 1 - t] + dprev")], r"cotangents of the outputs are read in the wrong order"),
+        ("always the last output", [("dnext = dh[:, t] + dprev", "dnext = dh[:, -1] + dprev")], r"every step reads the last output's cotangent"),
+        ("caches read backwards", [("caches[t])", "caches[T - 1 - t])")], r"caches are read in the wrong order"),
+        ("dx written backwards", [("dx[:, t] = dxt", "dx[:, T - 1 - t] = dxt")], r"gradient of x is in the wrong order"),
         ("dx of the step before", [("dx[:, t] = dxt", "dx[:, t - 1] = dxt")], r"written to step t − 1"),
         ("dh0 not handed back", [("dh0 = dprev", "dh0 = dnext")], r"not yet handed back through the first step"),
         ("dh0 is the first output's", [("dh0 = dprev", "dh0 = dh[:, 0]")], r"first output's cotangent"),
@@ -329,6 +341,8 @@ TWO = [
     ("rnn step", [("x.T @ da", "2 * x.T @ da"), ("da @ Wx.T", "-da @ Wx.T")], ["sign|negative", "", "2 times", "", ""]),
     ("gru step", [("dn * (1 - n ** 2)", "dn"), ("dprev_h = dnext_h * z", "dprev_h = dnext_h * (1 - z)")], ["tanh"] * 5),
     ("lstm step", [("df * f * (1 - f)", "df"), ("o * (1 - tc ** 2)", "o")], ["sigmoid.*tanh|tanh.*sigmoid"] * 2 + ["tanh"] + ["sigmoid.*tanh|tanh.*sigmoid"] * 3),
+    ("rnn", [("dnext = dh[:, t] + dprev", "dnext = dh[:, t]"), ("dWh += dWht", "dWh = dWht")], ["dnext_h", "dnext_h", "dnext_h", r"dnext_h.*assigned|assigned.*dnext_h", "dnext_h"]),
+    ("rnn", [("dnext = dh[:, t] + dprev", "dnext = dh[:, t]"), ("prev_h.T @ da", "next_h.T @ da")], ["dnext_h"] * 3 + ["dnext_h.*next_h where prev_h"] + ["dnext_h"]),
     ("rnn", [("dWh += dWht", "dWh = dWht"), ("da @ Wh.T", "da @ Wh")], ["transposed", "transposed", "transposed", "assigned", "transposed"]),
 ]  # fmt: skip
 
@@ -480,6 +494,83 @@ def test_a_layer_norm() -> None:
     assert check_backward(norm_forward, norm_backward, *arrays).ok
     found = check_backward(norm_forward, lambda d, cache: norm_backward(d, cache, "variance"), *arrays)
     assert re.search(r"the path from unit to std is missing \(line \d+: unit = centred / std\)", found.fault)
+
+
+def test_an_embedding() -> None:
+    """A row that is looked up twice must receive both shares: assignment, and += at an array of numbers, keep one."""
+
+    def forward(tokens: Any, W: Any) -> Any:
+        return W[tokens], (tokens, W.shape)
+
+    def backward(d: Any, cache: Any) -> Any:
+        tokens, shape = cache
+        dW = np.zeros(shape)
+        if right:
+            np.add.at(dW, tokens, d)
+        else:
+            dW[tokens] += d
+        return dW
+
+    for right in (True, False):
+        found = check_backward(forward, backward, np.array([[0, 2], [2, 1]]), np.random.default_rng(0).normal(size=(4, 3)))
+        assert found.ok == right
+    assert "an entry of W that is picked more than once gets one share: np.add.at belongs" in found.fault
+
+
+def test_a_batch_norm() -> None:
+    """Both statistics taken for constants are two missing paths; a forgotten division by std is one factor."""
+
+    def forward(x: Any, gamma: Any) -> Any:
+        centred = x - x.mean(axis=0)
+        std = np.sqrt((centred**2).mean(axis=0) + 1e-5)
+        unit = centred / std
+        return gamma * unit, (unit, gamma, std)
+
+    def backward(mistake: str, d: Any, cache: Any) -> Any:
+        unit, gamma, std = cache
+        g = d * gamma
+        dx = g if mistake == "constants" else g - g.mean(axis=0) - unit * (g * unit).mean(axis=0)
+        return dx if mistake == "division" else dx / std, (d * unit).sum(axis=0)
+
+    x, gamma = np.random.default_rng(0).normal(size=(5, 3)), np.array([0.5, 1.0, -1.5])
+    both = "the path .* is missing.*; and the path .* is missing"
+    for mistake, match in {"": "^$", "constants": both, "division": "right one times std"}.items():
+        found = check_backward(forward, partial(backward, mistake), x, gamma)
+        assert re.search(match, found.fault), found.fault
+        assert found.gradients[1].right
+
+
+def test_a_loss_must_use_its_cotangent() -> None:
+    """The gradient of a loss is multiplied by what comes in, if only by 1."""
+
+    def loss(x: Any) -> Any:
+        return 0.5 * np.sum(x * x), x
+
+    found = check_backward(loss, lambda d, x: x, np.array([1.0, -2.0]))
+    assert found.fault.startswith("the cotangent that comes in is not used")
+
+
+def test_what_cannot_be_recorded_says_why() -> None:
+    """An array that is filled part by part is no record; what can be said without one is said."""
+
+    def forward(x: Any, w: Any) -> Any:
+        out = np.zeros((2, 3))
+        for k in range(3):
+            out[:, k] = x[:, k : k + 2] @ w
+        return out, (x, w)
+
+    def backward(d: Any, cache: Any) -> Any:
+        x, w = cache
+        dx, dw = np.zeros_like(x), np.zeros_like(w)
+        for k in range(3):
+            dx[:, k : k + 2] = d[:, k : k + 1] * w  # = for +=
+            dw += d[:, k] @ x[:, k : k + 2]
+        return dx, dw
+
+    found = check_backward(forward, backward, np.random.default_rng(0).normal(size=(2, 4)), np.array([0.5, -1.5]))
+    assert [gradient.right for gradient in found.gradients] == [False, True]
+    assert found.forward == "" and "UnsupportedError" in found.unrecorded
+    assert "could not be recorded" in found.sentences[-1] and "np.stack" in found.sentences[-1]
 
 
 def test_relu() -> None:

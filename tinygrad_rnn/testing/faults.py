@@ -6,6 +6,7 @@ simplest first, since the simplest one that explains the numbers is named.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class Fault:
         altered: by number of the edge, what it does instead.
         unused: the numbers of the results whose cotangent is not used.
         neighbour: by number of the edge, −1 or +1: it uses the values of the step before or after.
-        loop: what is wrong with the loop over time ("" for nothing).
+        loops: what is wrong with the loop over time, by the names of ``LOOPS``.
         simple: whether it may be combined with a second one.
     """
 
@@ -35,7 +36,7 @@ class Fault:
     altered: dict[int, Alteration] = field(default_factory=dict)
     unused: tuple[int, ...] = ()
     neighbour: dict[int, int] = field(default_factory=dict)
-    loop: str = ""
+    loops: tuple[str, ...] = ()
     simple: bool = True
 
     def with_another(self, other: Fault) -> Fault:
@@ -45,7 +46,7 @@ class Fault:
             {**self.altered, **other.altered},
             self.unused + other.unused,
             {**self.neighbour, **other.neighbour},
-            self.loop or other.loop,
+            self.loops + other.loops,
         )
 
     @property
@@ -55,7 +56,8 @@ class Fault:
 
     def excludes(self, other: Fault) -> bool:
         """Whether both alter the same place."""
-        return bool(self.altered.keys() & other.altered.keys()) or bool(self.loop and other.loop) or self.unused == other.unused != ()
+        places = {name.split()[0] for name in self.loops} & {name.split()[0] for name in other.loops}
+        return bool(self.altered.keys() & other.altered.keys()) or bool(places) or self.unused == other.unused != ()
 
 
 # -- what an edge can do instead ----------------------------------------------------------------------------------------------
@@ -111,6 +113,8 @@ _FORMS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("{0}", lambda v: v),
     ("(1 − {0})", lambda v: 1.0 - v),
     ("(1 − {0}²)", lambda v: 1.0 - v * v),
+    ("{0}²", lambda v: v * v),
+    ("(1 − {0})²", lambda v: (1.0 - v) ** 2),
     ("{0} (1 − {0})", lambda v: v * (1.0 - v)),
     ("(1 − tanh²({0}))", lambda v: 1.0 - np.tanh(v) ** 2),
     ("σ({0}) (1 − σ({0}))", lambda v: 0.25 * (1.0 - np.tanh(0.5 * v) ** 2)),
@@ -126,6 +130,20 @@ def _other_block(other: int, edge: Edge, g: Any, tape: Tape) -> Any:
     return tape.edges[other].map.pullback(g)
 
 
+def _other_cotangent(node: int, edge: Edge, g: Any, tape: Tape) -> Any:
+    return edge.map.pullback(tape.arrived.get(node, np.zeros_like(g)))
+
+
+def _other_axis(axis: int, edge: Edge, g: Any, tape: Tape) -> Any:
+    return np.sum(g, axis=axis)
+
+
+def _one_of_repeated(edge: Edge, g: Any, tape: Tape) -> Any:
+    share = np.zeros(np.shape(tape.values[edge.target]))
+    share[tape.nodes[edge.source].statics["key"]] = g  # type: ignore[index]
+    return share
+
+
 # -- faults of a step ---------------------------------------------------------------------------------------------------------
 
 
@@ -138,6 +156,8 @@ def of_step(tape: Tape, results: Sequence[str]) -> list[Fault]:
         *_sums(tape),
         *_signs(tape),
         *_blocks_exchanged(tape),
+        *_all_derivatives(tape),
+        *_other_cotangents(tape),
         *_other_values(tape),
     ]
 
@@ -150,8 +170,19 @@ def _way(tape: Tape, edge: Edge) -> str:
     return f"from {tape.names[edge.source]} to {tape.names[edge.target]}"
 
 
-def _is_derivative(edge: Edge) -> bool:
-    return edge.kind == "scale" and edge.siblings == 1
+def _d(tape: Tape, node: int) -> str:
+    """The cotangent of a node, as a reader writes it."""
+    name = tape.names[node]
+    return f"d({name})" if " " in name else f"d{name}"
+
+
+def _is_derivative(edge: Edge, tape: Tape) -> bool:
+    """Whether it is that of a function of one argument, and not a factor that is constant."""
+    return edge.kind == "scale" and edge.siblings == 1 and _primitive(edge, tape) not in ("multiply", "divide")
+
+
+def _primitive(edge: Edge, tape: Tape) -> str:
+    return tape.nodes[edge.source].primitive.name  # type: ignore[union-attr]
 
 
 def _factor(edge: Edge) -> str:
@@ -167,9 +198,9 @@ def _left_out(tape: Tape) -> Iterator[Fault]:
     for k, edge in enumerate(tape.edges):
         if edge.kind == "scale":
             way = _way(tape, edge)
-            if _is_derivative(edge) and np.size(edge.map.factor) > 1:  # type: ignore[attr-defined]
-                name = tape.nodes[edge.source].primitive.name  # type: ignore[union-attr]
-                yield Fault(f"the derivative of {name}, ⊙ {_factor(edge)}, is missing {way}{_at(edge)}", {k: _passed})
+            if _is_derivative(edge, tape) and np.size(edge.map.factor) > 1:  # type: ignore[attr-defined]
+                what = f"the derivative of {_primitive(edge, tape)}, ⊙ {_factor(edge)}"
+                yield Fault(f"{what}, is missing {way}{_at(edge)}", {k: _passed})
             else:
                 yield Fault(f"the factor {_factor(edge)} is missing {way}{_at(edge)}", {k: _passed})
     for k, edge in enumerate(tape.edges):
@@ -199,7 +230,7 @@ def _turned_round(tape: Tape) -> Iterator[Fault]:
             yield Fault(f"the weight is transposed: {wrong} where {belongs} belongs, {_way(tape, edge)}{_at(edge)}", {k: _untransposed})
         shape = np.shape(tape.values[edge.target])
         if len(shape) == 2 and shape[0] == shape[1]:
-            yield Fault(f"the product that gives d{tape.names[edge.target]} is transposed{_at(edge)}", {k: _turned})
+            yield Fault(f"the product that gives {_d(tape, edge.target)} is transposed{_at(edge)}", {k: _turned})
 
 
 def _transposed(name: str) -> str:
@@ -223,7 +254,7 @@ def _sums(tape: Tape) -> Iterator[Fault]:
     for k, edge in enumerate(tape.edges):
         small, large = np.shape(tape.values[edge.target]), np.shape(tape.values[edge.source])
         if isinstance(edge.map, Route) and np.prod(small) < np.prod(large) and large[-len(small) or None :] == small:
-            name = f"d{tape.names[edge.target]}"
+            name = _d(tape, edge.target)
             yield Fault(f"{name} is averaged over the broadcast axis where it must be summed{_at(edge)}", {k: _averaged})
             yield Fault(
                 f"{name} takes only the first row of the broadcast axis where it must be summed{_at(edge)}", {k: partial(_one_row, 0)}
@@ -231,6 +262,11 @@ def _sums(tape: Tape) -> Iterator[Fault]:
             yield Fault(
                 f"{name} takes only the last row of the broadcast axis where it must be summed{_at(edge)}", {k: partial(_one_row, -1)}
             )
+            if len(large) == 2 and len(small) == 1:
+                yield Fault(f"{name} is summed over axis 1 where axis 0 belongs{_at(edge)}", {k: partial(_other_axis, 1)})
+        elif isinstance(edge.map, Route) and _primitive(edge, tape) == "index":
+            text = f"an entry of {tape.names[edge.target]} that is picked more than once gets one share: np.add.at belongs where = or += is"
+            yield Fault(f"{text}{_at(edge)}", {k: _one_of_repeated})
 
 
 def _not_taken(tape: Tape, results: Sequence[str]) -> Iterator[Fault]:
@@ -245,7 +281,7 @@ def _not_taken(tape: Tape, results: Sequence[str]) -> Iterator[Fault]:
     for target, arriving in into.items():
         if len(arriving) > 2:
             for kept in arriving:
-                only = f"only the share {_way(tape, tape.edges[kept])} is kept: = where += belongs for d{tape.names[target]}"
+                only = f"only the share {_way(tape, tape.edges[kept])} is kept: = where += belongs for {_d(tape, target)}"
                 yield Fault(only, {k: _dropped for k in arriving if k != kept})
 
 
@@ -255,14 +291,61 @@ def _signs(tape: Tape) -> Iterator[Fault]:
 
 
 def _blocks_exchanged(tape: Tape) -> Iterator[Fault]:
-    """Gates in the wrong order: two slices of one array."""
-    slices = [k for k, edge in enumerate(tape.edges) if edge.kind == "route" and tape.nodes[edge.source].primitive.name == "index"]  # type: ignore[union-attr]
-    for place, k in enumerate(slices):
-        for other in slices[place + 1 :]:
-            one, two = tape.edges[k], tape.edges[other]
-            if one.target == two.target and np.shape(tape.values[one.source]) == np.shape(tape.values[two.source]):
-                text = f"the blocks of {tape.names[one.source]} and {tape.names[two.source]} are exchanged"
-                yield Fault(text, {k: partial(_other_block, other), other: partial(_other_block, k)})
+    """Gates in the wrong order: slices of one array in each other's places."""
+    into: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for k, edge in enumerate(tape.edges):
+        if edge.kind == "route" and _primitive(edge, tape) == "index":
+            into.setdefault((edge.target, np.shape(tape.values[edge.source])), []).append(k)
+    for (target, _), slices in into.items():
+        orders = itertools.permutations(slices) if len(slices) <= 4 else ()
+        for order in sorted(orders, key=lambda order: sum(a != b for a, b in zip(order, slices, strict=True))):
+            moved: dict[int, Alteration] = {k: partial(_other_block, other) for k, other in zip(slices, order, strict=True) if k != other}
+            names = [tape.names[tape.edges[k].source] for k in moved]
+            if len(moved) == 2:
+                yield Fault(f"the blocks of {names[0]} and {names[1]} are exchanged", moved)
+            elif moved:
+                yield Fault(f"the blocks of {', '.join(names)} in {_d(tape, target)} are in another order", moved, simple=False)
+
+
+def _all_derivatives(tape: Tape) -> Iterator[Fault]:
+    """The same mistake at every function of one kind: all sigmoids without their derivative, say."""
+    kinds: dict[str, list[int]] = {}
+    for k, edge in enumerate(tape.edges):
+        if _is_derivative(edge, tape) and np.size(edge.map.factor) > 1:  # type: ignore[attr-defined]
+            kinds.setdefault(_primitive(edge, tape), []).append(k)
+    for name, edges in kinds.items():
+        if len(edges) > 1:
+            yield Fault(f"the derivative of every {name} is missing", dict.fromkeys(edges, _passed))
+            for form, function in _FORMS:
+                altered: dict[int, Alteration] = {k: partial(_other_factor, tape.edges[k].source, function) for k in edges}
+                yield Fault(f"the derivative of every y = {name} is taken as {form.format('y')}", altered, simple=False)
+    if len(kinds) > 1:
+        yield Fault(f"the derivatives of {' and '.join(kinds)} are all missing", {k: _passed for edges in kinds.values() for k in edges})
+
+
+def _other_cotangents(tape: Tape) -> Iterator[Fault]:
+    """The right formula with the wrong cotangent in it: the one from before the activation, say."""
+    for k, edge in enumerate(tape.edges):
+        shape = np.shape(tape.values[edge.source])
+        for node, value in enumerate(tape.values[: edge.source]):
+            if np.shape(value) == shape and shape:
+                missing = _derivatives_between(tape, node, edge.source)
+                here = f"the derivative of {missing} is missing here: " if missing else ""
+                text = f"it begins with {_d(tape, node)} where {_d(tape, edge.source)} belongs, {_way(tape, edge)}{_at(edge)}"
+                yield Fault(here + text, {k: partial(_other_cotangent, node)}, simple=False)
+
+
+def _derivatives_between(tape: Tape, above: int, below: int) -> str:
+    """The functions whose derivatives are on the only way from one node to another; "" if there are several ways, or none."""
+    found: list[str] = []
+    while below != above:
+        arriving = [edge for edge in tape.edges if edge.target == below]
+        if len(arriving) != 1:
+            return ""
+        if _is_derivative(arriving[0], tape):
+            found.append(f"{_primitive(arriving[0], tape)}, ⊙ {_factor(arriving[0])},")
+        below = arriving[0].source
+    return " and of ".join(found)
 
 
 def _other_values(tape: Tape) -> Iterator[Fault]:
@@ -303,13 +386,17 @@ def _other_values(tape: Tape) -> Iterator[Fault]:
 # -- faults in time -----------------------------------------------------------------------------------------------------------
 
 LOOPS = {
-    "no dnext": "the cotangent that the later step hands back (dnext_h) is not added to the one of the output",
-    "only dnext": "the cotangents of the outputs are not added, but for the last step's",
+    "dnext none": "the cotangent that the later step hands back (dnext_h) is not added to the one of the output",
+    "dnext only": "the cotangents of the outputs are not added, but for the last step's",
     "last share": "the step's share is assigned (=) where it must be added (+=): only that of the first time step is left",
     "first share": "only the share of the last time step is kept; those of the others are not added",
     "forward": "the loop runs forward in time; it must go from the last step to the first",
     "not first": "the first time step is left out of the loop",
     "not last": "the last time step is left out of the loop",
+    "output reversed": "the cotangents of the outputs are read in the wrong order: step t reads that of step T − 1 − t",
+    "cache reversed": "the caches are read in the wrong order: step t uses the values of step T − 1 − t",
+    "x reversed": "the gradient of x is in the wrong order: that of step t is written to step T − 1 − t",
+    "output last": "every step reads the last output's cotangent",
     "output before": "the time index of the output's cotangent is off by one: step t reads that of step t − 1",
     "output after": "the time index of the output's cotangent is off by one: step t reads that of step t + 1",
     "cache before": "the time index of the cache is off by one: step t uses the values of step t − 1",
@@ -325,10 +412,10 @@ LOOPS = {
 
 def in_time(tape: Tape, parts: Sequence[str]) -> list[Fault]:
     """Every single mistake in the loop over the steps, and at one multiplication its time index."""
-    found = [Fault(text, loop=loop) for loop, text in LOOPS.items()]
+    found = [Fault(text, loops=(loop,)) for loop, text in LOOPS.items()]
     if len(parts) > 1:
         for k, part in enumerate(parts):
-            found.append(Fault(f"the cotangent d{part} that the later step hands back is not used", loop=f"no part {k}"))
+            found.append(Fault(f"the cotangent d{part} that the later step hands back is not used", loops=(f"part{k} none",)))
     for k, edge in enumerate(tape.edges):
         for shift, words in ((-1, "before"), (1, "after")):
             text = f"the time index is off by one: the multiplication {_way(tape, edge)} uses the values of the step {words}"

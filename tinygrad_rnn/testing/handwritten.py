@@ -10,8 +10,10 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from .references import Reference, candidates
 from .reproduction import GradcheckError
 
 _PROOF = 1e-8
-_PAIRS = 60
+_PAIRS = 80
 
 
 # -- the report ---------------------------------------------------------------------------------------------------------------
@@ -83,6 +85,7 @@ class BackwardReport(Result):
         points: at how many points they were compared.
         rtol: up to which part a gradient may differ.
         notes: what else is not as it should be.
+        unrecorded: why the forward function could not be recorded, if it was not recognised.
     """
 
     function: str
@@ -93,6 +96,7 @@ class BackwardReport(Result):
     points: int
     rtol: float
     notes: tuple[str, ...] = ()
+    unrecorded: str = ""
 
     @property
     def ok(self) -> bool:
@@ -109,7 +113,13 @@ class BackwardReport(Result):
         each = [f"{gradient.what}." if whole else str(gradient) for gradient in wrong]
         right = [gradient.name for gradient in self.gradients if gradient.right]
         rest = [f"{', '.join(right)}: right."] if right else []
-        return (*whole, *each, *rest, *self.notes)
+        hint = []
+        if self.unrecorded and not all(gradient.explanation for gradient in wrong):
+            hint = [
+                f"The forward function could not be recorded ({self.unrecorded}), so that only few mistakes could be tried: write it with "
+                "NumPy's functions, and np.stack for what is assigned part by part."
+            ]
+        return (*whole, *each, *rest, *hint, *self.notes)
 
     def table(self) -> Table:
         """One row per gradient, and the sentences."""
@@ -170,11 +180,13 @@ def check_backward(
     (blocks in any order; weights lying either way; the GRU's reset gate after or before the product). A mistake is named only if with it,
     and nothing else, the gradients come out as yours, to 1e-8 at every point; if several do, the simplest is named.
 
-    Known are: a missing factor or derivative (tanh′, σ′), one taken at the wrong value, 1 − z for z, a transposed weight or product, the
-    wrong array in a product, a missing path, a wrong sign, gates exchanged, a bias that is not summed (or averaged, or one row), a missing
-    or wrong constant (the batch's mean), gradients returned in another order, ones that are never computed; over time: a missing dnext_h,
-    ``=`` for ``+=``, a time index off by one in the output's cotangent, the cache, dx or one product, a loop that runs forward or leaves
-    out a step; and two of these at once.
+    Known are: a missing factor or derivative (tanh′, σ′, of one function or of all of a kind), one taken at the wrong value, 1 − z for
+    z, (1 − h)² for 1 − h², a transposed weight or product, the wrong array or the wrong cotangent in a product, a missing path, a wrong
+    sign, gates in another order, a bias that is not summed (or averaged, or one row, or over the wrong axis), ``=`` for np.add.at where
+    an entry is picked twice, a missing or wrong constant (the batch's mean), a division or product by a value of the forward pass,
+    gradients returned in another order, ones that are never computed; over time: a missing dnext_h, ``=`` for ``+=``, a time index that
+    is off by one or runs the other way in the output's cotangent, the cache or dx, one off by one in one product, a loop that runs
+    forward or leaves out a step; and two of these at once.
 
     Args:
         forward: ``forward(*inputs)`` gives its results and, last, a cache; or one array without a cache.
@@ -217,18 +229,20 @@ def check_backward(
     pair = _Pair(forward, backward, inputs)
     rng = np.random.default_rng(seed)
     seen = [pair.at(pair.arrays if k == 0 else pair.elsewhere(rng), rng, rtol) for k in range(points)]
-    diagnosis = _Diagnosis(pair, seen, rtol, _recognise(pair, seen, step))
+    model, unrecorded = _recognise(pair, seen, step)
+    diagnosis = _Diagnosis(pair, seen, rtol, model)
     explained, fault = diagnosis.run()
     gradients = tuple(_checked(pair, seen, k, rtol, explained.get(k, "")) for k in range(len(pair.varied)))
     return BackwardReport(
         function=getattr(backward, "__name__", "backward"),
         gradients=gradients,
         fault=fault,
-        forward=diagnosis.model.title if diagnosis.model is not None else "",
+        forward=model.title if model is not None else "",
         oracle="complex step" if all(point.exact for point in seen) else "central differences",
         points=points,
         rtol=rtol,
         notes=tuple(dict.fromkeys(note for point in seen for note in point.notes)),
+        unrecorded=unrecorded,
     )
 
 
@@ -410,17 +424,20 @@ def _checked(pair: _Pair, seen: list[_Point], k: int, rtol: float, explanation: 
 Model = StepModel | SequenceModel
 
 
-def _recognise(pair: _Pair, seen: list[_Point], step: Callable[..., Any] | None) -> Model | None:
-    """The first model that gives the forward function's values and derivatives at every point."""
+def _recognise(pair: _Pair, seen: list[_Point], step: Callable[..., Any] | None) -> tuple[Model | None, str]:
+    """The first model that gives the forward function's values and derivatives at every point; or why its record does not."""
+    why = ""
     for build in _models(pair, seen, step):
         try:
             with np.errstate(all="ignore"):
                 model = build()
                 if all(_is(model, point, k) for k, point in enumerate(seen)):
-                    return model
-        except Exception:  # this is not what the function is
-            continue
-    return None
+                    return model, ""
+            why = "its record gives other numbers"
+        except Exception as error:  # this is not what the function is
+            text = re.split(r"\n|\. ", str(error))[0]
+            why = f"{type(error).__name__}: {text}"
+    return None, why
 
 
 def _is(model: Model, point: _Point, k: int) -> bool:
@@ -536,11 +553,12 @@ class _Diagnosis:
             text = self._by_itself(k)
             if text:
                 self.explained[k] = text
-        self._cover(faults, [k for k in open_ones if k not in self.explained])
+        named = self._cover(faults, [k for k in open_ones if k not in self.explained])
         left = [k for k in open_ones if k not in self.explained]
         if left:
-            simple = sorted((fault for fault in faults if fault.simple), key=lambda fault: fault.drops)[:_PAIRS]
-            pairs = [a.with_another(b) for a, b in itertools.combinations(simple, 2) if not a.excludes(b)]
+            simple = sorted(self._distinct(fault for fault in faults if fault.simple), key=lambda fault: fault.drops)[:_PAIRS]
+            pairs = [a.with_another(b) for a in named for b in faults if not a.excludes(b)]  # what is known to be wrong, and one more
+            pairs += [a.with_another(b) for a, b in itertools.combinations(simple, 2) if not a.excludes(b)]
             both = self._first(pairs, open_ones)
             if both is not None:
                 self.explained.update(dict.fromkeys(open_ones, both.text))
@@ -604,6 +622,21 @@ class _Diagnosis:
                 return f"{n} times the right one, where {n} is {what}: a division by it is missing"
         return f"{c:.6g} times the right one"
 
+    def _times_an_array(self, k: int) -> str:
+        """The right one, multiplied or divided by a value of the forward pass."""
+        if not isinstance(self.model, StepModel):
+            return ""
+        expected, mine = [point.expected[k] for point in self.seen], [got[k] for got in self.got]
+        with np.errstate(all="ignore"):
+            for node, name in enumerate(self.model.tapes[0].names):
+                values = [tape.values[node] for tape in self.model.tapes]
+                if _fits_into(np.shape(values[0]), expected[0].shape):
+                    if self._all(mine, [e * v for e, v in zip(expected, values, strict=True)]):
+                        return f"the right one times {name}: a division by it is missing, or a product too much"
+                    if self._all(mine, [e / v for e, v in zip(expected, values, strict=True)]):
+                        return f"the right one divided by {name}: a product with it is missing, or a division too much"
+        return ""
+
     def _is_zero(self, k: int) -> bool:
         return all(not np.any(got[k]) for got in self.got)
 
@@ -615,6 +648,13 @@ class _Diagnosis:
         c = self._factor(k)
         if c is not None:
             return f"{name} is {self._times(c)}"
+        arriving = [point.cotangents[0] for point in self.seen]
+        of_a_loss = len(self.seen[0].cotangents) == 1 and np.ndim(arriving[0]) == 0
+        if of_a_loss and self._all(mine, [e / g for e, g in zip(same, arriving, strict=True)]):
+            return "the cotangent that comes in is not used: it must multiply the result, even if it is 1 for a loss"
+        text = self._times_an_array(k)
+        if text:
+            return f"{name} is {text}"
         if same[0].ndim == 2 and same[0].shape[0] == same[0].shape[1] and self._all(mine, [e.T for e in same]):
             return f"{name} is the transpose of the right one"
         for j, other in enumerate(self.names):
@@ -659,19 +699,46 @@ class _Diagnosis:
                 return fault
         return None
 
-    def _cover(self, faults: Sequence[Fault], wrong: list[int]) -> None:
-        """Of the rest, each by the fault that explains most of them."""
+    def _cover(self, faults: Sequence[Fault], wrong: list[int]) -> list[Fault]:
+        """Of the rest, each by the fault that explains most of them; these faults."""
+        taken: list[Fault] = []
         if not wrong:
-            return
-        found = [(fault, self._proven(fault, wrong)) for fault in faults]
-        found = [(fault, covered) for fault, covered in found if covered]
+            return taken
+        found: list[tuple[Fault, list[int]]] = []
+        for fault in faults:
+            covered = self._proven(fault, wrong)
+            if covered:
+                found.append((fault, covered))
+            if len(covered) == len(wrong):  # none explains more, and the simplest come first
+                break
         while wrong and found:
             fault, covered = max(found, key=lambda pair: len([k for k in pair[1] if k in wrong]))
             now = [k for k in covered if k in wrong]
             if not now:
-                return
+                break
+            taken.append(fault)
             self.explained.update(dict.fromkeys(now, fault.text))
             wrong = [k for k in wrong if k not in now]
+        return taken
+
+    def _distinct(self, faults: Iterable[Fault]) -> list[Fault]:
+        """The first of those that give the same gradients at the last point."""
+        last = len(self.seen) - 1
+        found: dict[bytes, Fault] = {}
+        for fault in faults:
+            assert self.model is not None
+            try:
+                with np.errstate(all="ignore"):
+                    made = self.model.gradients(last, self.seen[last].cotangents, fault)
+            except (ValueError, IndexError, TypeError):
+                continue
+            found.setdefault(b"".join(np.round(gradient, 9).tobytes() for gradient in made), fault)
+        return list(found.values())
+
+
+def _fits_into(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
+    """Whether an array of the one shape broadcasts to the other."""
+    return len(small) <= len(large) and all(a in (1, b) for a, b in zip(small[::-1], large[::-1], strict=False))
 
 
 def _near(point: _Point, k: int, array: Any, rtol: float) -> bool:
@@ -683,11 +750,10 @@ def _near(point: _Point, k: int, array: Any, rtol: float) -> bool:
 def _reshaped(got: tuple[int, ...], expected: tuple[int, ...]) -> list[tuple[str, Callable[[Any], Any]]]:
     """What may have been forgotten with a shape."""
     found: list[tuple[str, Callable[[Any], Any]]] = []
-    if len(got) > len(expected):
-        lead = tuple(range(len(got) - len(expected)))
-        found.append(
-            (f"it is not summed over axis {lead[0] if len(lead) == 1 else lead}, along which it was broadcast", lambda g: g.sum(axis=lead))
-        )
+    for axes in itertools.combinations(range(len(got)), max(len(got) - len(expected), 0)):
+        if axes and tuple(n for axis, n in enumerate(got) if axis not in axes) == expected:
+            where = axes[0] if len(axes) == 1 else axes
+            found.append((f"it is not summed over axis {where}, along which it was broadcast", partial(np.sum, axis=axes)))
     if len(got) == len(expected):
         wide = tuple(axis for axis, (a, b) in enumerate(zip(got, expected, strict=True)) if b == 1 and a > 1)
         if wide:

@@ -78,58 +78,66 @@ class SequenceModel:
     def gradients(self, point: int, cotangents: Sequence[Any], fault: Fault | None = None) -> list[Any]:
         """Backpropagation through time, with a fault in the step or in the loop."""
         fault = fault or Fault("")
-        tapes, loop = self.tapes[point], fault.loop
+        tapes, loops = self.tapes[point], fault.loops
         arriving = np.moveaxis(cotangents[0], self.axis, 0)
         last = len(tapes) - 1
         on_x = [np.zeros_like(tape.values[tape.leaves[0]]) for tape in tapes]
         handed: list[Any] = [None] * self.parts
         shares: list[Any] = []
         initial: list[Any] = []
-        for t in range(last + 1) if loop == "forward" else range(last, -1, -1):
-            if (loop == "not first" and t == 0) or (loop == "not last" and t == last):
+        for t in range(last + 1) if "forward" in loops else range(last, -1, -1):
+            if ("not first" in loops and t == 0) or ("not last" in loops and t == last):
                 continue
-            total = [self._arrived(loop, arriving, handed[0], t, last), *handed[1:]]
-            if loop.startswith("no part"):
-                k = int(loop[-1])
-                total[k] = arriving[t] if k == 0 else None
+            total = [self._arrived(loops, arriving, handed[0], t, last), *handed[1:]]
+            for k in range(self.parts):
+                if f"part{k} none" in loops:
+                    total[k] = arriving[t] if k == 0 else None
             given = [None if k in fault.unused else part for k, part in enumerate(total)]
-            shift = {"cache before": -1, "cache after": 1}.get(loop, 0)
-            tape = tapes[min(t + shift, last)]
+            tape = tapes[_shifted(loops, "cache", t, last)]
             altered = dict(fault.altered)
             for k, step in fault.neighbour.items():
                 altered[k] = _of(tapes[min(t + step, last)], k)
             dx, *rest = tape.pull(given, altered)
             now = [np.zeros_like(part) if part is None else part for part in rest[: self.parts]]
-            place = t + {"x before": -1, "x after": 1}.get(loop, 0)
-            on_x[place if place <= last else 0] = dx
-            if loop == "initial total":
+            on_x[_shifted(loops, "x", t, last, 0)] = dx
+            if "initial total" in loops:
                 initial = [np.zeros_like(now[0]) if part is None else part for part in total]
-            elif loop == "initial output":
+            elif "initial output" in loops:
                 initial = [arriving[t], *now[1:]]
             else:
                 initial = now
-            handed = [a if b is None else a + b for a, b in zip(now, handed, strict=True)] if loop == "accumulated" else now
+            handed = [a if b is None else a + b for a, b in zip(now, handed, strict=True)] if "accumulated" in loops else now
             own = rest[self.parts :]
-            if loop == "last share" or not shares:
+            if "last share" in loops or not shares:
                 shares = own
-            elif loop != "first share":
+            elif "first share" not in loops:
                 shares = [a + b for a, b in zip(shares, own, strict=True)]
-        first = handed if loop == "accumulated" else initial
+        first = handed if "accumulated" in loops else initial
         if not shares:
             tape = tapes[0]
             shares = [np.zeros_like(tape.values[leaf]) for leaf in tape.leaves[1 + self.parts :]]
             first = [np.zeros_like(arriving[0])] * self.parts
         return [np.moveaxis(np.stack(on_x), 0, self.axis), *first[: self.given], *shares]
 
-    def _arrived(self, loop: str, arriving: Any, handed: Any, t: int, last: int) -> Any:
+    def _arrived(self, loops: Sequence[str], arriving: Any, handed: Any, t: int, last: int) -> Any:
         """The cotangent of the output's part of the state at step t."""
-        if loop == "no dnext":
-            return arriving[t]
-        if loop == "only dnext" and t < last:
+        if "dnext none" in loops:
+            handed = None
+        if "dnext only" in loops and t < last:
             return handed
-        shift = {"output before": -1, "output after": 1}.get(loop, 0)
-        own = arriving[t + shift] if t + shift <= last else np.zeros_like(arriving[t])
+        if "output after" in loops and t == last:
+            own = np.zeros_like(arriving[t])
+        else:
+            own = arriving[last if "output last" in loops else _shifted(loops, "output", t, last)]
         return own if handed is None else own + handed
+
+
+def _shifted(loops: Sequence[str], what: str, t: int, last: int, beyond: int | None = None) -> int:
+    """The step that is taken for step t; ``beyond`` is the one that is taken for the one after the last (by itself: the last)."""
+    if f"{what} reversed" in loops:
+        return last - t
+    place = t - (f"{what} before" in loops) + (f"{what} after" in loops)
+    return place if place <= last else last if beyond is None else beyond
 
 
 def _of(neighbour: Tape, number: int) -> Alteration:

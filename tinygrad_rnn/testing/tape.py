@@ -50,7 +50,10 @@ class Tape:
         edges: in the order of a backward pass.
         outputs, leaves: the numbers of the function's results and arguments; None for a result that depends on none of them.
         names: what messages call each node.
+        arrived: by number of the node, the cotangent that the pass under way (or the last one) has brought to it so far.
     """
+
+    arrived: dict[int, Any]
 
     def __init__(self, function: Callable[..., Any], arrays: Sequence[Any], names: Sequence[str], results: Sequence[str] = ()) -> None:
         inside = [tensor(array, requires_grad=True, name=name) for array, name in zip(arrays, names, strict=True)]
@@ -90,6 +93,7 @@ class Tape:
         """The gradients of the arguments, given the results' cotangents, with some edges altered."""
         altered = altered or {}
         arrived: dict[int, Any] = {}
+        self.arrived = arrived
         for place, cotangent in zip(self.outputs, cotangents, strict=True):
             if place is not None and cotangent is not None:
                 arrived[place] = arrived[place] + cotangent if place in arrived else cotangent
