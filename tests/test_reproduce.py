@@ -100,6 +100,17 @@ def test_a_record_says_how_it_was_made(tmp_path, calls):
     assert measured(table()[1]).settings == {"value": 2.0, "published": 2.0, "seed": 7}
 
 
+def test_a_row_that_went_on_says_what_all_of_it_took(tmp_path, calls):
+    """The time of a sweep that was interrupted is that of its cells on file and of the call that finished it."""
+    path = tmp_path / "row-03.jsonl"
+    cells = [{"function": "f", "settings": {"k": k}, "value": 1, "seconds": 1000.0 + k} for k in (1, 2)]
+    path.write_text("".join(json.dumps(cell) + "\n" for cell in cells), encoding="utf-8")
+    assert 2003 <= measured(table()[3], full=True, path=path).seconds < 2063
+    assert measured(table()[3], full=True, path=tmp_path / "none.jsonl").seconds < 60
+    path.write_text("no cell\n", encoding="utf-8")
+    assert "is no cell of a sweep" in measured(table()[3], full=True, path=path).error
+
+
 def test_full_rows_are_taken_up_again(tmp_path, calls):
     """A second call with full settings runs nothing that is there; quick rows are measured each time; sweeps get a file of their own."""
     rows = table(value=2.01)

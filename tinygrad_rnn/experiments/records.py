@@ -19,6 +19,7 @@ from ..errors import StorageError
 from ..render.charts import Chart
 from ..report import Table, aligned, plain
 from .measurement import VERDICTS, Claim, Row, together
+from .sweeps import seconds_on_file
 
 FORMAT = "tinygrad_rnn row 1"
 FAILED = "failed"
@@ -31,7 +32,8 @@ class Record:
     Attributes:
         row, title: its number, and what it is about in a line.
         full: whether with its full settings; ``settings``: all arguments, the seed among them.
-        seconds: how long it took; ``date``: when, in UTC.
+        seconds: how long it took; cells of a sweep that were on file already count with what they took in their worker. ``date``: when
+            it began, in UTC.
         versions: of Python, NumPy and this package.
         machine: what kind of machine it was: system, processor family and number of processors. No names.
         claims, table, charts: what was published beside what was measured, the numbers, and the pictures as data.
@@ -137,15 +139,16 @@ def measured(row: Row, *, full: bool = False, path: Path | None = None) -> Recor
     """
     start, began = time.perf_counter(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     settings: dict[str, Any] = {"path": path} if path is not None and row.sweeps else {}
-    found, error = None, ""
+    found, error, earlier = None, "", 0.0
     try:
+        earlier = seconds_on_file(path) if settings and path is not None else 0.0
         found = row(full=full, **settings)
         parts: dict[str, Any] = {"claims": found.claims(), "table": found.table(), "charts": found.charts(), "result": found.to_dict()}
     except Exception as raised:
         parts, error = {}, f"{type(raised).__name__}: {raised}"
     given = plain(dict(found.settings if found is not None and not error else row.full if full else {}))
     parts.get("result", {}).pop("settings", None)
-    seconds = time.perf_counter() - start
+    seconds = earlier + time.perf_counter() - start
     return Record(row.number, row.claim, full, given, seconds, began, _versions(), _machine(), error=error, **parts)
 
 

@@ -126,8 +126,9 @@ def to_html(records: Iterable[Record]) -> str:
             "<main>",
             "<h1>The curriculum, measured</h1>",
             "<p>Every claim beside what this machine measured. <b>agrees</b>: the measured number meets the rule that stands beside it; "
-            "<b>differs</b>: it does not; <b>not reproduced</b>: this run cannot tell, because it was too short or nothing was learned. "
-            "A row differs if one of its claims does.</p>",
+            "<b>differs</b>: it does not; <b>not reproduced</b>: this run cannot tell, because it was too short, nothing was learned, or "
+            "what was measured is compatible with both. A row agrees if all of its claims do, and differs if one of them does. In brackets "
+            "stand 95 % confidence intervals: Wilson's of a rate of success, Student's of a mean over the seeds.</p>",
             _overview(held),
             *(_section(place, record) for place, record in enumerate(held)),
             "</main>",
@@ -148,7 +149,8 @@ def _overview(records: list[Record]) -> str:
         )
         for record in records
     ]
-    total = f"{len(records)} rows in {sum(record.seconds for record in records):.0f} seconds"
+    seconds = sum(record.seconds for record in records)
+    total = f"{len(records)} rows in {seconds:.0f} seconds" + (f" ({seconds / 60:.0f} minutes)" if seconds > 180 else "")
     return _table(("row", "claim", "verdict", "claims", "setting", "time"), rows, total)
 
 

@@ -179,6 +179,18 @@ def sweep(
     return Sweep(name, tuple(done[key] for key in keys), reused)
 
 
+def seconds_on_file(path: str | os.PathLike[str]) -> float:
+    """How long the cells took that a sweep's file holds, added up; 0 if there is no file.
+
+    Raises:
+        StorageError: if the file holds something else, or a sweep is writing to it.
+    """
+    if not Path(path).exists():
+        return 0.0
+    with _Ledger(Path(path)) as ledger:
+        return sum(cell.seconds for cell in ledger.cells.values())
+
+
 # -- cells and their names ------------------------------------------------------------------------------------------------------
 
 
