@@ -15,7 +15,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn import experiments, nn, optim, tasks
 from tinygrad_rnn.errors import ArgumentError, StateError, StorageError
 from tinygrad_rnn.experiments.agreement import SENTENCE, Agreeing
-from tinygrad_rnn.experiments.limits import LengthLimits, length_cell
+from tinygrad_rnn.experiments.limits import LengthLimits, Reader, length_cell
 from tinygrad_rnn.experiments.reviews import BAG, Classifier, Split, judged, padded
 from tinygrad_rnn.experiments.stacks import Stack, state_norms
 from tinygrad_rnn.experiments.statistics import mean_of, success_rate, t_probability, t_quantile
@@ -223,6 +223,19 @@ def limits(counts, seeds=5, steps=(10, 20, 30, 50, 70, 100), **changes):
 def test_the_verdict_on_the_length_limits(rnn, lstm, verdicts):
     """It follows from the counts by the stated rule, and a failure counts only where another network succeeds."""
     assert [claim.verdict for claim in limits([rnn, lstm]).claims()] == verdicts
+
+
+@pytest.mark.parametrize("steps", [10, 200])
+def test_the_chrono_lstm_is_told_the_length(steps):
+    """b_f ~ log U(1, T − 1) and b_i = −b_f (Tallec & Ollivier 2018); the LSTM beside it has b_f = 1 at every T."""
+    biases = {}
+    for network in ("LSTM", "chrono LSTM"):
+        bias = Reader(network, steps, 2, 500, 1, np.random.default_rng(0)).layer.bias_l0.value
+        biases[network] = bias[:500], bias[500:1000]
+    given, forget = biases["chrono LSTM"]
+    np.testing.assert_array_equal(given, -forget)
+    assert (forget >= 0).all() and 0.95 * np.log(steps - 1) < forget.max() <= np.log(steps - 1)
+    assert (biases["LSTM"][1] == 1).all()
 
 
 def test_a_cell_of_the_length_sweep_is_success_on_fresh_sequences():

@@ -50,7 +50,7 @@ ROWS: dict[int, Row] = {
             "a plain RNN works below 20 steps, struggles to 50, and fails beyond",
             length_limits,
             {
-                "network": ("RNN", "orthogonal RNN", "LSTM", "GRU"),
+                "network": ("RNN", "orthogonal RNN", "LSTM", "chrono LSTM", "GRU"),
                 "steps": (10, 20, 30, 50, 70, 100, 150, 200),
                 "seeds": 5,
                 "hidden": 32,

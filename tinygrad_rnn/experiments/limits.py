@@ -21,13 +21,15 @@ from .statistics import success_rate
 from .sweeps import sweep
 from .training import train
 
-NETWORKS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "RNN": (nn.RNN, {}),
-    "orthogonal RNN": (nn.RNN, {"init": "orthogonal"}),
-    "LSTM": (nn.LSTM, {}),
-    "GRU": (nn.GRU, {}),
+NETWORKS: dict[str, Callable[..., Any]] = {
+    "RNN": lambda steps, *sizes, **options: nn.RNN(*sizes, **options),
+    "orthogonal RNN": lambda steps, *sizes, **options: nn.RNN(*sizes, init="orthogonal", **options),
+    "LSTM": lambda steps, *sizes, **options: nn.LSTM(*sizes, **options),
+    "chrono LSTM": lambda steps, *sizes, **options: nn.LSTM(*sizes, forget_bias=nn.init.chrono(steps), **options),
+    "GRU": lambda steps, *sizes, **options: nn.GRU(*sizes, **options),
 }
-"""The networks by name: a layer and its options; a linear map reads its outputs."""
+"""The networks by name: (T, I, H, …) → a layer, whose outputs a linear map reads. The chrono LSTM's biases are drawn for memories of up to
+T steps, so it is told how long the sequences are."""
 
 COPIED, ALPHABET = 3, 4
 """K and S of the copying task here: three symbols of four, so that the time goes into the distance and not into the alphabet."""
@@ -74,10 +76,11 @@ TASKS = {
 class Reader(nn.Module):
     """A recurrent layer and a linear map of its outputs, of the last or of all."""
 
-    def __init__(self, network: str, inputs: int, hidden: int, outputs: int, rng: np.random.Generator, *, every_step: bool = False) -> None:
+    def __init__(
+        self, network: str, steps: int, inputs: int, hidden: int, outputs: int, rng: np.random.Generator, *, every_step: bool = False
+    ) -> None:
         super().__init__()
-        kind, options = NETWORKS[network]
-        self.layer: Any = kind(inputs, hidden, dtype=np.float32, rng=rng, **options)
+        self.layer: Any = NETWORKS[network](steps, inputs, hidden, dtype=np.float32, rng=rng)
         self.readout = nn.Linear(hidden, outputs, dtype=np.float32, rng=rng)
         self.every_step = every_step
 
@@ -96,7 +99,7 @@ def length_cell(
     nine tenths of the chance error.
     """
     given, rng = TASKS[task], np.random.default_rng(seed)
-    model = Reader(network, given.inputs, hidden, given.outputs, rng, every_step=task == "copying")
+    model = Reader(network, steps, given.inputs, hidden, given.outputs, rng, every_step=task == "copying")
 
     def loss() -> Any:
         x, target = given.draw(steps, batch, rng)
@@ -208,12 +211,12 @@ def length_limits(
     Every network learns every task at every length from several seeds, by :func:`tinygrad_rnn.experiments.sweep`: Adam, one learning
     rate for all, the gradient's norm clipped to 1. A run that has learned nothing after half of the updates is given up. A run succeeds if
     its error on fresh sequences is below 0.01: of the mean squared error (adding), of the share of wrong classes (temporal order) or
-    symbols (copying). The same network with an orthogonal W_hh stands beside the plain RNN, since the limit is one of its initialisation
-    too.
+    symbols (copying). The same networks with another start stand beside the plain RNN and the LSTM, since a limit is one of the
+    initialisation too: an orthogonal W_hh, and chrono biases.
 
     Args:
         task: of "adding", "temporal order" and "copying".
-        network: of "RNN", "orthogonal RNN", "LSTM" and "GRU".
+        network: of "RNN", "orthogonal RNN", "LSTM", "chrono LSTM" and "GRU".
         steps: the lengths T.
         seeds: how many runs of each, seeds 0, 1, ….
         hidden, batch, updates, lr: H, B, the largest number of updates, and the learning rate.
@@ -223,7 +226,7 @@ def length_limits(
         ArgumentError: for a task or network that does not exist, or if a cell failed.
 
     Source:
-        The lecture's bands; the tasks: Hochreiter & Schmidhuber 1997, Arjovsky et al. 2016.
+        The lecture's bands; the tasks: Hochreiter & Schmidhuber 1997, Arjovsky et al. 2016; chrono: Tallec & Ollivier 2018.
 
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor
