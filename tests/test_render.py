@@ -763,12 +763,26 @@ def test_closed_scopes_are_boxes():
     placed, _, _ = boxes_of(graph)
     assert max(y for _, y in placed.nodes.values()) - min(y for _, y in placed.nodes.values()) < 300
     assert "a dashed box is a closed scope" in graph.source and render.backward_graph(trace, closed="norm1").model.count == len(trace)
+    x = tg.tensor(np.ones((2, 2)), requires_grad=True, name="\0")
+    with tg.scope("\\N<"):
+        y = np.tanh(x)
+    assert "<svg" in render.backward_graph(tg.trace((y * y).sum()), closed="\\N<").pipe("svg", encoding="utf-8")
     with pytest.raises(ArgumentError, match=r"no scope is called 'nrom'; expected closed= to name some of .*attention.*norm1"):
         render.backward_graph(trace, closed=("norm1", "nrom"))
     with pytest.raises(ArgumentError, match="closed must be names of scopes, got 3"):
         render.backward_graph(trace, closed=3)
     with pytest.raises(ArgumentError, match="leave out rolled=True"):
         render.backward_graph(traced("rnn"), rolled=True, closed="norm1")
+
+
+def test_rolled_up_a_factor_of_every_step_is_one_short_label():
+    """Where each of 50 steps multiplies by another number, the label tells the last and the first."""
+    h = tg.tensor([1.0], requires_grad=True, name="x")
+    for step in range(1, 51):
+        with tg.scope("mine", time=step):
+            h = tg.landmark(np.tanh(h) * (1.0 + step / 100), "h", "hidden")
+    labels = {edge.label for edge in render.backward_graph(tg.trace(h.sum()), rolled=True).model.edges}
+    assert "⊙ 1.5 … ⊙ 1.02" in labels and all(len(label) < 40 for label in labels)
 
 
 def test_rolled_up_a_state_is_one_node():

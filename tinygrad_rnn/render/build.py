@@ -377,7 +377,8 @@ class RolledSketch(Sketch):
         return edge.strongest.op, edge.strongest.position
 
     def sign(self, bundle: list[Edge]) -> str:
-        return ", ".join(dict.fromkeys(map(self.label, bundle)))
+        said = list(dict.fromkeys(map(self.label, bundle)))
+        return ", ".join(said) if len(said) <= 3 else f"{said[0]} … {said[-1]}"
 
     def label(self, edge: Edge) -> str:
         owner = self.ledger.owners.get(edge.source)

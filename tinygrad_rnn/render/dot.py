@@ -189,7 +189,7 @@ class Writer:
         return f"n{node.key} {attributes(**look)}"
 
     def _node_label(self, node: RenderNode) -> object:
-        if not node.note:
+        if not cleaned(node.note):  # Graphviz takes no empty pair of tags
             return node.label
         size = LEAF_FONT if node.shape == "fold" else NOTE_FONT
         return Raw(f'<{_escaped(node.label)}<BR/><FONT POINT-SIZE="{size}">{_escaped(node.note)}</FONT>>')
