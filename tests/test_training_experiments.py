@@ -383,6 +383,8 @@ def test_a_classifier_learns_what_a_word_decides(network):
     found = judged(invented(500), network, 0, **OPTIONS)
     assert found["accuracy"] > 0.9 and found["confusion"].sum() == 50
     assert found["accuracy"] == pytest.approx(np.trace(found["confusion"]) / 50)
+    right = np.trace(found["confusion"])  # each rating is 2 or −2, which is in the fourth part of five
+    np.testing.assert_array_equal(found["by_strength"], [[0, 0], [0, 0], [0, 0], [50 - right, right], [0, 0]])
     if network != BAG:
         assert all(shares.sum() == pytest.approx(1.0) for shares in found["shown"])
 

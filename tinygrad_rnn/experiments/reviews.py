@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ SHOWN = (
 
 REACH = 20
 """Gradients by distance are those of sentences with so many words or more, over their last ones."""
+
+STRENGTHS = (1.0, 1.5, 2.0, 2.5)
+"""Where |rating| is divided, to see on which sentences the mistakes are: a rating near 0 is one on which people do not agree."""
 
 
 class Bag(nn.Module):
@@ -173,22 +177,21 @@ def judged(
         first = int(rng.integers(max(1, len(numbers) - batch + 1)))
         return bce_with_logits(model(*padded(numbers[first : first + batch])), agreed[first : first + batch])
 
-    def confusion(part: tuple[list[Any], Any]) -> Any:
-        counts = np.zeros((2, 2), dtype=int)
+    def answers(part: tuple[list[Any], Any]) -> Any:
         with no_grad():
-            for first in range(0, len(part[0]), 256):
-                positive = model(*padded(part[0][first : first + 256])).value > 0
-                np.add.at(counts, ((part[1][first : first + 256] > 0).astype(int), positive.astype(int)), 1)
-        return counts
+            return np.concatenate([model(*padded(part[0][k : k + 256])).value > 0 for k in range(0, len(part[0]), 256)])
 
     def error() -> float:
-        counts = confusion(split.validation)
-        return float(1.0 - np.trace(counts) / counts.sum())
+        return float(np.mean(answers(split.validation) != (split.validation[1] > 0)))
 
     rate = 5 * lr if network == BAG else lr
     run = train(model, loss, error, rng=rng, updates=updates, lr=rate, every=every, patience=patience, shown=False)
-    counts = confusion(split.test)
-    found = {"accuracy": float(np.trace(counts) / counts.sum()), "confusion": counts, "updates": run.updates, "best": run.best_update}
+    positive, truth = answers(split.test), split.test[1] > 0
+    counts, by_strength = np.zeros((2, 2), dtype=int), np.zeros((len(STRENGTHS) + 1, 2), dtype=int)
+    np.add.at(counts, (truth.astype(int), positive.astype(int)), 1)
+    np.add.at(by_strength, (np.digitize(np.abs(split.test[1]), STRENGTHS), (positive == truth).astype(int)), 1)
+    found = {"accuracy": float(np.mean(positive == truth)), "confusion": counts, "by_strength": by_strength}
+    found |= {"updates": run.updates, "best": run.best_update}
     if network != BAG:
         long = [sentence for sentence in split.test[0] if len(sentence) >= REACH][:200]
         shares = [_shares(model, sentence)[::-1][:REACH] for sentence in long]
@@ -215,6 +218,7 @@ class Sentiment(Measurement):
         accuracy: (networks, seeds), each seed with a split of its own.
         mean, low, high: over the seeds, with Student's 95 % interval.
         confusion: (networks, 2, 2), sentences by truth (negative, positive) and answer, added over the seeds.
+        by_strength: (networks, 5, 2), wrong and right answers by |rating|, divided at ``STRENGTHS``, added over the seeds.
         by_distance: (recurrent networks, REACH), which share of ‖∂ logit/∂ word‖ falls on the last word, the one before, …
         words, shares: the words of the sentences that are shown, and for each recurrent network their shares, means over the seeds.
     """
@@ -225,6 +229,7 @@ class Sentiment(Measurement):
     low: Any
     high: Any
     confusion: Any
+    by_strength: Any
     by_distance: Any
     words: tuple[tuple[str, ...], ...]
     shares: Any
@@ -245,12 +250,17 @@ class Sentiment(Measurement):
                 (name, f"{self.mean[k]:.1%}", interval, apart, f"{missed / (missed + positive):.1%}", f"{false / (false + negative):.1%}")
             )
         columns = ("classifier", "accuracy", "95 %", "above the bag", "good called bad", "bad called good")
-        return aligned(columns, rows, f"movie-review sentences, {self.accuracy.shape[1]} splits")
+        wrong, (weak, *_, strong) = self.by_strength[..., 0].sum(axis=0), self.by_strength.sum(axis=(0, 2))
+        caption = (
+            f"wrong where |mean rating| < {STRENGTHS[0]:g}: {wrong[0] / max(weak, 1):.0%}, where it is {STRENGTHS[-1]:g} or more: "
+            f"{wrong[-1] / max(strong, 1):.0%}, all classifiers together"
+        )
+        return aligned(columns, rows, f"movie-review sentences, {self.accuracy.shape[1]} splits", caption)
 
     def claims(self) -> tuple[Claim, ...]:
         """The lecture's classifier against its rivals."""
         first = self.network[0]
-        rule = "agrees if the 95 % interval of the paired difference lies above 0, differs if below, else it cannot be told"
+        rule = "agrees if the 95 % interval of the paired difference (points) lies above 0, differs if below; else it cannot be told"
         found = []
         for rival in self.network[1:]:
             apart = self.difference(first, rival)
@@ -279,7 +289,10 @@ class Sentiment(Measurement):
             series(n, ("accuracy",), a[None], lo[None], hi[None])
             for n, a, lo, hi in zip(self.network, self.mean, self.low, self.high, strict=True)
         )
+        names = (f"< {STRENGTHS[0]:g}", *(f"{low:g} to {high:g}" for low, high in pairwise(STRENGTHS)), f"≥ {STRENGTHS[-1]:g}")
+        wrong = self.by_strength[..., 0] / np.maximum(self.by_strength.sum(axis=-1), 1)
         distance = tuple(series(name, np.arange(1, REACH + 1), row) for name, row in zip(self.network, self.by_distance, strict=False))
+        strength = tuple(series(name, names, row) for name, row in zip(self.network, wrong, strict=True))
         shown = [
             Chart(
                 "bars",
@@ -295,6 +308,7 @@ class Sentiment(Measurement):
         ]
         return (
             Chart("bars", "accuracy on unseen sentences", "", "accuracy", accuracy),
+            Chart("bars", "where the mistakes are", "|mean rating|", "share of wrong answers", strength),
             Chart("lines", "gradient by distance from the end", "words from the end", "share of ‖∂ logit/∂ word‖", distance, "y"),
             *shown,
         )
@@ -360,6 +374,7 @@ def sentiment(
         low=intervals[:, 1],
         high=intervals[:, 2],
         confusion=np.array([[value["confusion"] for value in row] for row in by_network]).sum(axis=1),
+        by_strength=np.array([[value["by_strength"] for value in row] for row in by_network]).sum(axis=1),
         by_distance=np.array([np.mean([np.array(value["by_distance"], dtype=float) for value in row], axis=0) for row in recurrent]),
         words=tuple(tuple(tasks.words(sentence)) for sentence in SHOWN),
         shares=tuple(np.array([np.mean([value["shown"][s] for value in row], axis=0) for row in recurrent]) for s in range(len(SHOWN))),
