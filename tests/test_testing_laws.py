@@ -22,6 +22,7 @@ from tinygrad_rnn.testing import GradcheckError, gradcheck, laws
 
 X = np.array([[0.5, -1.0, 0.3], [0.2, 0.7, -0.4]])
 SEQUENCE = np.random.default_rng(0).normal(size=(4, 3, 2))
+LENGTH = 2.0
 
 
 @contextmanager
@@ -401,11 +402,51 @@ def wrong_square(x: Any) -> Any:
 
 
 def test_a_reproduction_of_a_function_and_of_a_module() -> None:
-    """A function comes with its text; a module is described."""
+    """A function comes with its text, a lambda with its own among several on a line, a module with its parameters; all of it runs."""
     text = failure(gradcheck, wrong_square, X).reproduction
     assert "def wrong_square(x: Any)" in text and text.endswith("laws.gradcheck(wrong_square, np.array([[0.5]]))")
     error = failure(laws.time_shift, Clock(), SEQUENCE)
-    assert "# module, with its parameters as they were:" in error.reproduction and "# Clock()" in error.reproduction
+    assert "module = Clock()" in error.reproduction and "module.load_state_dict({'inner.cell.weight': np.array(" in error.reproduction
+    with pytest.raises(GradcheckError, match="Clock: later outputs"):
+        exec(error.reproduction, {})
+    first, second = lambda x: x.detach() * x, lambda x: (lambda u: u.detach() * LENGTH)(x) * x
+    for function, written in ((first, "lambda x: x.detach() * x"), (second, "lambda x: (lambda u: u.detach() * LENGTH)(x) * x")):
+        error = failure(gradcheck, function, X)
+        assert f"fn = {written}\n" in error.reproduction
+        with pytest.raises(GradcheckError, match="by reverse mode"):
+            exec(error.reproduction, {})
+    nameless = failure(gradcheck, eval("lambda x: x.detach() * x"), X).reproduction
+    assert "# <lambda>: from the program around it" in nameless and "laws.gradcheck(fn, " in nameless
+
+
+def test_a_module_that_cannot_be_made_again_is_described() -> None:
+    """Its parameters are written out all the same."""
+
+    class Scaled(Decay):
+        def __init__(self, how_much: float) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(how_much * self.weight.value)
+
+        def forward(self, x: Any, state: Any = None) -> Any:
+            return x @ self.weight.detach()
+
+    text = failure(gradcheck, Scaled(2.0), X[:, :2]).reproduction
+    assert "# Scaled(weight (2, 2))\nmodule = ...  # as your program makes it\nmodule.load_state_dict({'weight': np.array(" in text
+
+
+def test_gradcheck_takes_the_complex_step_where_it_can() -> None:
+    """A function of NumPy's is measured exactly; one that takes no complex numbers by differences; the message says by what."""
+    with planted(lambda out, x: (Scale(2.0 * x * x),)) as cube:
+        assert "by the complex step, got" in failure(gradcheck, cube, X).message
+        with mock.patch.object(cube, "forward", lambda x: np.abs(x) * x * np.sign(x) * np.abs(x)):
+            assert "by central differences, got" in failure(gradcheck, cube, np.abs(X)).message
+    with planted(lambda out, x: (Scale(3.0 * x * x),)) as cube:
+        gradcheck(cube, X, rtol=1e-13)
+
+
+def test_gradcheck_asks_for_one_value() -> None:
+    """A function that gives another value at each call has no derivative to check, and is not called wrong for it."""
+    assert "same value when the function is called again" in failure(gradcheck, nn.Dropout(0.5, rng=0), np.ones((4, 5))).message
 
 
 def test_the_message_names_the_parameter() -> None:

@@ -34,7 +34,7 @@ Example:
     >>> rng = np.random.default_rng(0)
     >>> report = testing.check_backward(forward, backward, rng.normal(size=(2, 3)), rng.normal(size=(3, 4)))
     >>> print(report.gradients[1].explanation.partition(" (line")[0])
-    the derivative of tanh, ⊙ (1 − y²), is missing from y to x @ w
+    the derivative of tanh, ⊙ (1 − y²), is missing here: it begins with dy where d(x @ w) belongs, from x @ w to w
     >>> report.check()
     Traceback (most recent call last):
     ...

@@ -1,4 +1,4 @@
-"""gradcheck and gradgradcheck: every derivative of a function against central differences, entry by entry."""
+"""gradcheck and gradgradcheck: every derivative of a function against the complex step or central differences, entry by entry."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..primitive import Primitive
 from ..tensor import Tensor, tensor
-from ..transforms import grad, jvp
-from .differences import basis_of, differences
+from ..transforms import grad, jvp, no_grad
+from .differences import basis_of, complex_step, differences
 from .reproduction import GradcheckError, law
-from .subjects import Subject
+from .subjects import Subject, parts_of
 
 Function = Callable[..., Any]
 
@@ -23,7 +24,9 @@ def gradcheck(fn: Function, *inputs: Any, rtol: float = 1e-6, seed: int = 0, **s
     """Check the first derivatives of ``fn`` at ``inputs``: reverse mode, forward mode, and that they are adjoint.
 
     The Jacobian J is computed in three ways, row by row with cotangents e_j (reverse mode), column by column with tangents e_i
-    (forward mode), and by central differences whose step is chosen automatically. They must agree in every entry:
+    (forward mode), and by central differences whose step is chosen automatically; where the function takes complex arrays (it is written
+    with NumPy's functions), and the differences agree with it, the complex step, which is exact to rounding, takes their place. They must
+    agree in every entry:
 
         ⟨J e_i, e_j⟩ = ⟨e_i, Jᵀ e_j⟩ = ∂fn_j / ∂x_i    up to ``rtol`` times the larger one.
 
@@ -107,18 +110,43 @@ def _run(what: str, fn: Function, leaves: list[Tensor]) -> Tensor:
 
 
 def _check(what: str, fn: Function, arrays: list[Any], names: list[str], rtol: float, seed: int) -> None:
-    shape = _value(what, fn, arrays).shape
+    value = _value(what, fn, arrays)
+    if not np.array_equal(value, _value(what, fn, arrays), equal_nan=True):
+        raise GradcheckError(
+            f"{what}: expected the same value when the function is called again, got another one. Call eval(), or make the random "
+            "generator inside of the function"
+        )
+    shape = value.shape
     reverse = by_reverse_mode(what, fn, arrays, names)
     forward = by_forward_mode(what, fn, arrays, names, shape)
     combined = _combined(what, fn, arrays, weights := np.random.default_rng(seed).uniform(0.5, 1.5, shape))
     for k, name in enumerate(names):
-        expected, error = differences(lambda *moved: _value(what, fn, moved), arrays, k, rtol=rtol)
+        expected, error, by = _oracle(what, fn, arrays, k, rtol)
         where = Where(what, name, arrays[k].shape, shape)
-        where.agree(expected, reverse[k], error, rtol, "central differences", "reverse mode")
+        where.agree(expected, reverse[k], error, rtol, by, "reverse mode")
         where.agree(reverse[k], forward[k], error, rtol, "reverse mode (adjoint identity)", "forward mode")
         row = weights.reshape(1, -1)
         where = Where(what, name, arrays[k].shape, None)
         where.agree(row @ reverse[k], combined[k], row @ (error + rtol * np.abs(reverse[k])), 0.0, "linearity", "backward")
+
+
+def _oracle(what: str, fn: Function, arrays: list[Any], k: int, rtol: float) -> tuple[Any, Any, str]:
+    """The Jacobian with respect to operand k, the error of each entry, and how it was found."""
+    expected, error = differences(lambda *moved: _value(what, fn, moved), arrays, k, rtol=rtol)
+    exact = complex_step(lambda *moved: _plain(fn, moved), arrays, k) if np.isfinite(error).all() else None
+    if exact is None or exact.shape != expected.shape or not (np.abs(exact - expected) <= error + rtol * np.abs(expected)).all():
+        return expected, error, "central differences"
+    size = max(float(np.max(np.abs(x), initial=0.0)) for x in (exact, _value(what, fn, arrays)))
+    return exact, np.minimum(error, 1e-14 * size), "the complex step"
+
+
+def _plain(subject: Function, arrays: Sequence[Any]) -> Any:
+    """The value on arrays, without Tensors: of a primitive its ``forward``."""
+    if not isinstance(subject, Subject):
+        return np.zeros(0)
+    with no_grad():
+        made = subject.what.forward(*arrays, **subject.statics) if isinstance(subject.what, Primitive) else subject.results(*arrays)
+        return np.concatenate([np.ravel(part) for part in parts_of(made)])
 
 
 class Where:

@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -143,14 +143,39 @@ def _subject(subject: Any) -> tuple[list[str], str]:
         known = PRIMITIVES.get(subject.name) is subject
         return (["from tinygrad_rnn.primitive import PRIMITIVES"], f"PRIMITIVES[{subject.name!r}]") if known else ([], subject.name)
     if isinstance(subject, Module):
-        shown = textwrap.indent(repr(subject), "# ").splitlines()
-        return ["# module, with its parameters as they were:", *shown], "module"
+        return _module(subject), "module"
     if isinstance(subject, np.ufunc):
         return [], f"np.{subject.__name__}"
     source = _source(subject)
     if source is None:
-        return [], getattr(subject, "__name__", "fn")
+        name = getattr(subject, "__name__", "fn")
+        return [f"# {name}: from the program around it"], name if name.isidentifier() else "fn"
     return source
+
+
+def _module(module: Module) -> list[str]:
+    """The lines that make a module and set its parameters; of one that cannot be made from its own attributes, how it is to be filled."""
+    cls = type(module)
+    given = {name: vars(module)[name] for name in inspect.signature(cls).parameters if _is_plain(vars(module).get(name))}
+    if "rng" in inspect.signature(cls).parameters:
+        given["rng"] = 0
+    state = module.state_dict()
+    try:
+        again = cls(**given).state_dict()
+        made = {name: np.shape(value) for name, value in again.items()} == {name: np.shape(value) for name, value in state.items()}
+    except Exception:  # it wants what it does not keep
+        made = False
+    where = [] if cls.__module__ in ("__main__", "builtins") else [f"from {cls.__module__} import {cls.__name__}"]
+    if not made or "." in cls.__qualname__:
+        where = [*textwrap.indent(repr(module), "# ").splitlines(), "module = ...  # as your program makes it"]
+    else:
+        where.append(f"module = {cls.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})")
+    values = ", ".join(f"{name!r}: {written(np.asarray(value))}" for name, value in state.items())
+    return [*where, f"module.load_state_dict({{{values}}})"] if state else where
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str))
 
 
 def _source(function: Any) -> tuple[list[str], str] | None:
@@ -162,14 +187,15 @@ def _source(function: Any) -> tuple[list[str], str] | None:
         return None
     name = function.__name__
     if name == "<lambda>":
-        found = _lambda(text)
+        found = _lambda(function)
         if found is None:
             return None
         name, text = "fn", f"fn = {found}"
     elif not text.startswith("def "):
         return None
     lines = []
-    for outside, value in sorted({**around.globals, **around.nonlocals}.items()):
+    inside = {name: function.__globals__[name] for name in _names_within(function.__code__) if name in function.__globals__}
+    for outside, value in sorted({**inside, **around.globals, **around.nonlocals}.items()):
         if isinstance(value, ModuleType):
             if (outside, value.__name__) != ("np", "numpy"):
                 lines.append(f"import {value.__name__} as {outside}")
@@ -180,14 +206,26 @@ def _source(function: Any) -> tuple[list[str], str] | None:
     return [*lines, *text.rstrip().splitlines()], name
 
 
-def _lambda(text: str) -> str | None:
-    """The one lambda in a piece of source, which may begin or end in the middle of a statement."""
-    for start in (match.start() for match in re.finditer(r"\blambda\b", text)):
-        for end in range(len(text), start, -1):
-            try:
-                node = ast.parse(f"({text[start:end]})", mode="eval").body
-            except SyntaxError:
-                continue
-            if isinstance(node, ast.Lambda):
-                return ast.unparse(node) if text.count("lambda") == 1 else None
-    return None
+def _names_within(code: CodeType) -> set[str]:
+    """The names that functions inside of a function use."""
+    nested = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return {name for inner in nested for name in {*inner.co_names, *_names_within(inner)}}
+
+
+def _lambda(function: Any) -> str | None:
+    """The text of a lambda: of those in its file, the innermost one that holds all places of its code."""
+    places = [((line, column), (end, last)) for line, end, column, last in function.__code__.co_positions() if line and end and last]
+    try:
+        lines, _ = inspect.findsource(function)
+        bodies = {node.body: node for node in ast.walk(ast.parse("".join(lines))) if isinstance(node, ast.Lambda)}
+    except (OSError, SyntaxError):
+        return None
+
+    def holds(body: ast.expr) -> bool:
+        first, last = (body.lineno, body.col_offset), (body.end_lineno, body.end_col_offset)
+        return all(first <= start and end <= last for start, end in places)
+
+    holding = [body for body in bodies if holds(body)]
+    if not places or not holding:
+        return None
+    return ast.unparse(bodies[max(holding, key=lambda body: (body.lineno, body.col_offset))])
