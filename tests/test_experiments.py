@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import oracles
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 import tinygrad_rnn as tg
 from tinygrad_rnn import errors, experiments, nn
 from tinygrad_rnn.experiments.counts import Way, shortest_way
-from tinygrad_rnn.experiments.depth import half_circles, log10_left, stacked
+from tinygrad_rnn.experiments.depth import carried, half_circles, log10_left, stacked
 from tinygrad_rnn.experiments.gated import from_lecture, lecture_gru_step, lecture_lstm_step
 from tinygrad_rnn.experiments.measurement import PLACES, VERDICTS, close, holds, together
 from tinygrad_rnn.experiments.streams import mackey_glass, nodes_held
@@ -515,8 +516,26 @@ def test_deep_stacks():
     deep = dict(zip(found.stack, found.success[:, -1], strict=True))
     assert deep["plain"] == 0 and deep["residual"] == deep["dense"] == deep["highway"] == 1
     assert (found.low <= found.success).all() and (found.success <= found.high).all()
+    kept = {claim.what: claim.measured for claim in found.claims()}["highway, 100 layers"]
+    assert kept.endswith("the gates' bias alone leaves 3.07e-06") and carried() == pytest.approx(1 - 1 / (1 + math.exp(2)))
     with pytest.raises(errors.ArgumentError, match="at least 1"):
         experiments.deep_stacks(seeds=0)
+
+
+@pytest.mark.parametrize(
+    ("plain", "highway", "where", "verdict"),
+    [
+        ([1, 0, 0], [1, 1, 0], "20, 100 layers", "agrees"),  # where the plain stack fails, half of the highways learn
+        ([1, 0, 0], [1, 0, 0], "20, 100 layers", "not reproduced"),
+        ([1, 1, 1], [1, 1, 0], "100 layers", "differs"),
+    ],
+)
+def test_stacks_are_compared_where_the_plain_one_fails(plain, highway, where, verdict):
+    """Whether a stack is easier to train is asked where at most a quarter of the plain runs learn; if that is nowhere, at the deepest."""
+    success = np.array([plain, [1, 1, 1], [1, 1, 1], highway], dtype=float)
+    found = replace(quick(17), trained_depth=np.array([2, 20, 100]), success=success)
+    claim = found.claims()[-1]
+    assert claim.what == f"highway against plain, trained, {where}" and claim.verdict == verdict
 
 
 def test_the_half_circles_reach_into_each_other():

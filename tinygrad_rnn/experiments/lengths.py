@@ -45,20 +45,24 @@ class ThroughTime(Measurement):
         found = []
         small, large = np.flatnonzero(self.radius < 0.9), np.flatnonzero(self.radius > 1.2)
         for name, left in zip(self.network, self.log10_left, strict=True):
+            source = "lecture" if name.startswith(("linear", "tanh")) else "lecture, of RNNs without gates"
             if small.size:
                 most = float(left[small, -1].max())
                 text = f"at most {power_of_ten(most)} left at T = {self.length[-1]}"
-                found.append(holds(f"{name}: |λ| < 0.9", "vanishes", text, most < -3, "less than 1/1000 left at the longest T"))
+                found.append(
+                    holds(f"{name}: |λ| < 0.9", "vanishes", text, most < -3, "less than 1/1000 left at the longest T", source=source)
+                )
             if large.size:
                 least = float(left[large, -1].min())
                 text = f"at least {power_of_ten(least)} times at T = {self.length[-1]}"
-                found.append(holds(f"{name}: |λ| > 1.2", "explodes", text, least > 3, "more than 1,000 times at the longest T"))
+                rule = "more than 1,000 times at the longest T"
+                found.append(holds(f"{name}: |λ| > 1.2", "explodes", text, least > 3, rule, source=source))
             outside = left[np.concatenate([small, large])]
             farther = np.diff(np.abs(outside), axis=1) > 0
             if farther.size:
                 text = f"farther from 1 in {farther.sum()} of {farther.size} comparisons"
                 rule = "|log₁₀| grows with every longer T, at every |λ| below 0.9 or above 1.2"
-                found.append(holds(f"{name}: a longer T", "is worse", text, farther.all(), rule))
+                found.append(holds(f"{name}: a longer T", "is worse", text, farther.all(), rule, source=source))
         return tuple(found)
 
     def charts(self) -> tuple[Chart, ...]:

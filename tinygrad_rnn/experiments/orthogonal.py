@@ -119,10 +119,11 @@ class OrthogonalStart(Measurement):
             found.append(
                 holds(
                     f"error after training, {name} minus orthogonal",
-                    "positive: the start pays",
+                    "positive: it learns faster",
                     str(better),
                     None if not learned else True if better.low > 0 else False if better.high < 0 else None,
                     "agrees if the 95 % interval lies above 0, differs if below; not told if no run has learned",
+                    source="Saxe, McClelland & Ganguli 2014, of deep linear networks",
                 )
             )
         return tuple(found)
