@@ -28,6 +28,7 @@ from tinygrad_rnn.graph import state
 from tinygrad_rnn.nn import kernels, recurrence, regularization
 from tinygrad_rnn.ops import reduction, routing
 from tinygrad_rnn.primitive import PRIMITIVES
+from tinygrad_rnn.render import build
 from tinygrad_rnn.testing import gradcheck, gradgradcheck, laws
 
 # -- subjects ---------------------------------------------------------------------------------------------------------------------
@@ -157,6 +158,14 @@ def adam_is_algorithm_1() -> None:
         expect(w, value)
 
 
+def weight_decay_is_a_pull_to_0() -> None:
+    """SGD without a gradient, but with weight decay: w ← w − η λ w."""
+    w = nn.Parameter([4.0])
+    w.grad = [0.0]
+    optim.SGD([w], lr=0.5, weight_decay=0.5).step()
+    expect(w, [3.0])
+
+
 def adamw_decays_apart() -> None:
     """With no gradient AdamW multiplies by 1 − η λ."""
     w = nn.Parameter([4.0])
@@ -230,6 +239,38 @@ def a_gru_is_its_equations() -> None:
     r, z = (1 / (1 + np.exp(-(fed[:, k : k + 2] + back[:, k : k + 2]))) for k in (0, 2))
     n = np.tanh(fed[:, 4:] + r * (back[:, 4:] + cell.bias_hn.value))
     expect(cell(x, h).hidden, (1 - z) * n + z * h)
+
+
+def a_gru_of_pytorch_is_its_equations() -> None:
+    """Two biases of random numbers, in PyTorch's layout: those of r and z are added up, that of the candidate's product stays inside r ⊙ …"""
+    numbers = np.random.default_rng(1)
+    sizes = {"weight_ih": (6, 2), "weight_hh": (6, 2), "bias_ih": 6, "bias_hh": 6}
+    w_ih, w_hh, b_ih, b_hh = weights = [numbers.normal(size=size) for size in sizes.values()]
+    layer = nn.GRU(2, 2, rng=0)
+    layer.load_state_dict(nn.interop.from_torch({f"{name}_l0": value for name, value in zip(sizes, weights, strict=True)}))
+    x, h = S[0], S[1]
+    fed, back = x @ w_ih.T + b_ih, h @ w_hh.T + b_hh
+    r, z = (1 / (1 + np.exp(-(fed[:, k : k + 2] + back[:, k : k + 2]))) for k in (0, 2))
+    n = np.tanh(fed[:, 4:] + r * back[:, 4:])
+    expect(layer(x[None], h[None])[0][0], (1 - z) * n + z * h)
+
+
+def picture(out: Any) -> Any:
+    return build.build(tg.trace(out), rolled=False, window=None, ends=9, fold_routes=False, max_nodes=999)
+
+
+def an_edge_shows_its_gain() -> None:
+    """On the way back through y = (3, 5) ⊙ x the longest cotangent grows fivefold, and the edge says so."""
+    x = tg.tensor([[1.0, 1.0], [1.0, 1.0]], True)
+    rows = [x[k] * float(factor) for k, factor in enumerate((3, 5))]
+    gains = sorted((edge.low, edge.high) for edge in picture(tg.sum(tg.stack(rows))).edges if edge.kind == "scale")
+    expect(gains, [(3.0, 3.0), (5.0, 5.0)])
+
+
+def a_picture_goes_back_in_time() -> None:
+    """Four steps of an RNN: every edge that crosses from step to step goes back by one."""
+    crossing = [edge.back for edge in picture(small(nn.RNN)(S)[0][-1].sum()).edges if edge.back is not None]
+    assert set(crossing) == {1} and len(crossing) == 3
 
 
 def stretches_add_up() -> None:
@@ -432,6 +473,10 @@ FAULTS = [
     # optimisers
     Fault("Adam without the correction of its first mean", optim.Adam._change, "self.lr / (1 - self.beta1**t)", "self.lr / 1", law(adam_is_algorithm_1)),
     Fault("Adam with |g| for g²", optim.Adam._change, "(g * g)", "abs(g)", law(adam_is_algorithm_1)),
+    Fault("Adam without the root of the second correction", optim.Adam._change, "math.sqrt(1 - self.beta2**t)", "(1 - self.beta2**t)", law(adam_is_algorithm_1)),
+    Fault("Adam's corrections one step late", optim.Optimizer.step, "self._steps[name] + 1, buffers", "self._steps[name] + 2, buffers", law(adam_is_algorithm_1)),
+    Fault("Adam with its two decays exchanged", optim.Adam._change, "self.beta1 * buffers", "self.beta2 * buffers", law(adam_is_algorithm_1)),
+    Fault("weight decay that pushes away", optim.Optimizer._decayed, "g + self.weight_decay", "g - self.weight_decay", law(weight_decay_is_a_pull_to_0)),
     Fault("AdamW that grows its weights", optim.AdamW.update, "1 - self.lr", "1 + self.lr", law(adamw_decays_apart)),
     Fault("momentum as a mean", optim.SGD.update, '["momentum_buffer"] + g', '["momentum_buffer"] + (1 - self.momentum) * g', law(momentum_is_a_geometric_sum)),
     Fault("Nesterov that does not look ahead", optim.SGD.update, "g + self.momentum * b if self.nesterov else b", "b", law(momentum_is_a_geometric_sum)),
@@ -447,6 +492,14 @@ FAULTS = [
     Fault("a stack of cotangents times W for Wᵀ", stacks._pull_matrix, "@ matrix.T", "@ matrix", law(laws.itemised_sums, RNN, S)),
     Fault("paths that are counted once per bin", paths._count, "[1, *none[1:]]", "[1] * bins", law(paths_are_counted)),
     Fault("step Jacobians that drop a diagonal", jacobians._Rows.add, "held + entries", "entries", law(laws.step_jacobian_order, GRU, S[:, :1])),
+    Fault("a time axis the wrong way round", flow.vanishing_product, "np.array(norms[last::-1])", "np.array(norms[: last + 1])", law(the_vanishing_product_is_a_ratio_of_norms)),
+    Fault("a cut that is one step late", flow.cut_time, "min(step.time, step.operand.time)", "max(step.time, step.operand.time)", law(laws.truncation, RNN, S)),
+    # interop and pictures
+    Fault("PyTorch's second bias of the gates is lost", nn.interop._biases, "first[: 2 * size] + second[: 2 * size]", "first[: 2 * size]", law(a_gru_of_pytorch_is_its_equations)),
+    Fault("the candidate's two biases of PyTorch exchanged", nn.interop._biases, "first[2 * size :]])", "second[2 * size :]])", law(a_gru_of_pytorch_is_its_equations)),
+    Fault("one bias for a GRU of PyTorch's, like the others", nn.interop._biases, "second[2 * size :].copy()", "0.0 * second[2 * size :]", law(a_gru_of_pytorch_is_its_equations)),
+    Fault("a picture's edge without its gain", build.Sketch.finished, "(min(gains), max(gains))", "(1.0, 1.0)", law(an_edge_shows_its_gain)),
+    Fault("a picture whose time runs forward", build.Sketch.back, "source[1] - target[1]", "target[1] - source[1]", law(a_picture_goes_back_in_time)),
     Fault("Ω with its gains upside down", flow.omega.__globals__["_terms"], "ops.where(counts, after, 1.0) / ops.where(counts, before, 1.0)", "ops.where(counts, before, 1.0) / ops.where(counts, after, 1.0)", law(omega_is_the_sum_of_squared_distances_of_gains_from_1)),
 ]  # fmt: skip
 
