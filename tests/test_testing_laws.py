@@ -444,6 +444,13 @@ def test_gradcheck_takes_the_complex_step_where_it_can() -> None:
         gradcheck(cube, X, rtol=1e-13)
 
 
+def test_check_hands_on_tolerance_and_seed() -> None:
+    """One tolerance for every law that has one: what is right to five digits passes at 1e-4, and not at each law's own."""
+    with planted(lambda out, x: (Scale(3.00001 * x * x),)) as cube:
+        laws.check(cube, X, rtol=1e-4, seed=3, second=False)
+        assert failure(laws.check, cube, X, second=False)
+
+
 def test_gradcheck_asks_for_one_value() -> None:
     """A function that gives another value at each call has no derivative to check, and is not called wrong for it."""
     assert "same value when the function is called again" in failure(gradcheck, nn.Dropout(0.5, rng=0), np.ones((4, 5))).message

@@ -81,6 +81,7 @@ Example:
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -979,19 +980,29 @@ def _as_state(layer: Any, parts: Sequence[Any], sequence: Any) -> Any:
 LOCAL = (fitting, labels, adjoint, kinds, agreement, purity, precision)
 """The laws of a primitive that need no oracle and no differences."""
 
-EVERYWHERE = (gradcheck, adjoint, linearity, modes, itemised_sums, purity, determinism, precision)
+EVERYWHERE = (determinism, purity, gradcheck, adjoint, linearity, modes, itemised_sums, precision)
 """The first-order laws of any function, cell or layer."""
 
 IN_TIME = (time_shift, truncation, step_jacobian_order)
 """The laws of a layer that runs forward in time."""
 
 
-def check(subject: Any, *inputs: Any, holomorphic: bool = False, second: bool = True, **statics: Any) -> None:
+def check(
+    subject: Any,
+    *inputs: Any,
+    rtol: float | None = None,
+    seed: int = 0,
+    holomorphic: bool = False,
+    second: bool = True,
+    **statics: Any,
+) -> None:
     """Hold a subject to every law that applies to it.
 
     Args:
         subject: a function, a primitive, a cell or a layer (your own cell: ``unroll(cell)``).
         inputs: arrays of float64, away from kinks and poles.
+        rtol: the relative tolerance of every law that has one; None: each law's own.
+        seed: of the random numbers.
         holomorphic: of a primitive, whether ``forward`` continues to complex numbers, so that the complex step applies.
         second: check second derivatives as well.
         statics: keywords for every call.
@@ -1007,24 +1018,31 @@ def check(subject: Any, *inputs: Any, holomorphic: bool = False, second: bool = 
         >>> laws.check(PRIMITIVES["tanh"], np.array([0.5, -1.0]), holomorphic=True)
         >>> laws.check(nn.GRUCell(2, 3, rng=0), np.ones((2, 2)))
     """
+    hold = partial(_hold, subject, inputs, {"seed": seed} if rtol is None else {"seed": seed, "rtol": rtol})
     if rules.has_rule(subject):
         for rule_law in LOCAL:
-            rule_law(subject, *inputs, **statics)
+            hold(rule_law, statics)
         if holomorphic:
-            complex_step(subject, *inputs, **statics)
-        gradcheck(subject, *inputs, **statics)
+            hold(complex_step, statics)
+        hold(gradcheck, statics)
     else:
         for any_law in EVERYWHERE:
-            any_law(subject, *inputs, **statics)
+            hold(any_law, statics)
         if isinstance(subject, (recurrent._Cell, recurrent._Layer, Unrolled)):
             if np.ndim(getattr(inputs[0], "value", inputs[0])) == (2 if isinstance(subject, recurrent._Cell) else 3):
-                batch_additivity(subject, *inputs, **statics)
+                hold(batch_additivity, statics)
             if isinstance(subject, recurrent._Layer):
-                kernel_equals_definition(subject, *inputs, **statics)
+                hold(kernel_equals_definition, statics)
             simple = not isinstance(subject, recurrent._Cell) and not subject.bidirectional and not statics
             if simple and _steps(subject, np.asarray(getattr(inputs[0], "value", inputs[0]))) > 1:
                 for time_law in IN_TIME:
-                    time_law(subject, *inputs)
+                    hold(time_law, {})
     if second:
-        gradgradcheck(subject, *inputs, **statics)
-        second_modes(subject, *inputs, **statics)
+        hold(gradgradcheck, statics)
+        hold(second_modes, statics)
+
+
+def _hold(subject: Any, inputs: tuple[Any, ...], options: dict[str, Any], any_law: Any, statics: dict[str, Any]) -> None:
+    """Hold a subject to one law, with those of the options that the law has."""
+    known = inspect.signature(any_law).parameters
+    any_law(subject, *inputs, **{name: value for name, value in options.items() if name in known}, **statics)
