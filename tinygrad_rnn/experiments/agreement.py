@@ -27,6 +27,9 @@ SENTENCE = "The cat, which was sitting on the mat in the corner of the room, was
 
 NETWORKS = ("RNN", "LSTM", "GRU", "attention")
 
+LONG = 1000
+"""After so many updates a run that has not learned the cat's verb counts as one that cannot."""
+
 
 class Agreeing(nn.Module):
     """Words → vectors → a recurrent layer, or a Transformer block that looks back only → the logit of a plural verb at the end."""
@@ -318,6 +321,12 @@ class TheCat(Measurement):
             text += f"; {self.error[k].mean():.1%} of the verbs are wrong"
             rule = "the subject is the cat and the first verb together; not told where more than 5 % of the verbs are wrong"
             found.append(holds(f"{name}, trained on agreement", published, text, told, rule))
+            if name == "RNN":
+                wrong, enough = float(self.error[k].mean()), self.settings.get("updates", 0) >= LONG
+                text = f"{wrong:.1%} of the verbs are wrong in unseen sentences of this form"
+                learned = False if wrong < 0.05 else True if wrong > 0.25 and enough else None
+                rule = f"differs if less than 5 % are wrong; agrees if more than 25 % are, after {LONG:,} updates or more"
+                found.append(holds("RNN, trained on agreement", "the model can't learn this dependency", text, learned, rule))
         return tuple(found)
 
     def charts(self) -> tuple[Chart, ...]:

@@ -127,7 +127,7 @@ def padded(sentences: Sequence[Any]) -> tuple[Any, Any]:
     return words, lengths
 
 
-def sentiment_cell(
+def classifier_cell(
     network: str,
     seed: int,
     *,
@@ -362,7 +362,7 @@ def sentiment(
     options |= {"every": every, "patience": patience, "lr": lr, "sentences": sentences}
     names = (*NETWORKS, BAG)
     grid = [{"network": name, "seed": seed, **options} for seed in range(seeds) for name in names]
-    values = sweep(sentiment_cell, grid, executor, workers=workers, path=path, label="row 18").values()
+    values = sweep(classifier_cell, grid, executor, workers=workers, path=path, label="row 18").values()
     by_network = [values[k :: len(names)] for k in range(len(names))]
     accuracy = np.array([[value["accuracy"] for value in row] for row in by_network])
     intervals = np.array([mean_of(row) for row in accuracy])
