@@ -88,9 +88,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import flow, nn, ops
+from .. import flow, ops
 from ..errors import ArgumentError
-from ..graph import Node, scope
+from ..graph import Node
 from ..nn import recurrent
 from ..primitive import Opaque
 from ..steps import NodeInfo
@@ -99,8 +99,10 @@ from ..trace import Trace, trace
 from ..transforms import checkpoint, detect_anomaly, grad, jvp, no_grad, vjp
 from . import rules
 from .checks import Where, by_forward_mode, by_reverse_mode, gradcheck, gradgradcheck
+from .comparing import gradients_of, random_weights, same, weighed
 from .differences import complex_step as by_complex_step
 from .differences import differences
+from .laws_in_time import Unrolled, step_jacobian_order, steps_of, time_shift, truncation, unroll
 from .reproduction import GradcheckError, law
 from .rules import agreement, fitting, kinds, labels
 from .subjects import Subject, joined, name_of, parts_of
@@ -132,50 +134,9 @@ __all__ = [
 ]
 
 
-# -- comparing ----------------------------------------------------------------------------------------------------------------
-
-
-def _same(where: str, expected: Any, got: Any, rtol: float, by: str, came_by: str, *, scale: float = 0.0) -> None:
-    """Equal up to ``rtol`` of the largest entry (or of ``scale``); otherwise the entry that is furthest off is named."""
-    expected, got = (np.asarray(getattr(x, "value", x)) for x in (expected, got))
-    if expected.shape != got.shape:
-        raise GradcheckError(f"{where}: expected shape {expected.shape} by {by}, got {got.shape} by {came_by}")
-    largest = max(scale, *(float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x))) for x in (expected, got)))
-    with np.errstate(invalid="ignore"):
-        off = np.where(expected == got, 0.0, np.abs(expected - got))
-    wrong = ~(off <= rtol * largest)
-    wrong &= ~(np.isnan(expected) & np.isnan(got))
-    if wrong.any():
-        worst = np.unravel_index(int(np.argmax(np.where(np.isnan(off), np.inf, off))), off.shape)
-        entry = tuple(int(i) for i in worst)
-        raise GradcheckError(f"{where}, entry {entry}: expected {expected[entry]:.12g} by {by}, got {got[entry]:.12g} by {came_by}")
-
-
-def _weights(shape: tuple[int, ...], seed: int) -> Any:
-    """Numbers of both signs, none near 0, to weigh an output with."""
-    rng = np.random.default_rng(seed)
-    return rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape)
-
-
-def _weighed(result: Any, seed: int) -> Tensor:
-    """A scalar that reads every entry of what a subject returned, each with a weight of its own."""
-    out = joined(result)
-    return ops.sum(out * _weights(out.shape, seed))  # type: ignore[no-any-return]
-
-
 def _cancelled(held: Subject) -> float:
     """How large a gradient must be to be more than what is left when terms of the size of the values cancel."""
     return 1e-3 * float(np.max(np.abs(held(*held.leaves()).value), initial=0.0))
-
-
-def _gradients(loss: Tensor, leaves: Sequence[Tensor]) -> list[Any]:
-    """By ``backward``, and the leaves are left without."""
-    if loss.node is not None:
-        loss.backward()
-    found = [np.zeros(leaf.shape, leaf.dtype) if leaf.grad is None else leaf.grad.value for leaf in leaves]
-    for leaf in leaves:
-        leaf.grad = None
-    return found
 
 
 def _info(ledger: Trace, leaf: Tensor) -> NodeInfo | None:
@@ -229,7 +190,7 @@ def complex_step(subject: Any, *inputs: Any, rtol: float = 1e-11, **statics: Any
             )
     found = by_reverse_mode("complex_step", held, held.arrays, held.names)
     for name, jacobian, got in zip(held.names, exact, found, strict=True):
-        _same(f"{held.name}: {name}: Jacobian", jacobian, got, rtol, "the complex step", "reverse mode")
+        same(f"{held.name}: {name}: Jacobian", jacobian, got, rtol, "the complex step", "reverse mode")
 
 
 @law
@@ -271,14 +232,14 @@ def linearity(subject: Any, *inputs: Any, rtol: float = 1e-10, seed: int = 0, **
     """
     held = Subject(subject, inputs, statics)
     out, pullback = vjp(held, *held.arrays)
-    u, v = _weights(out.shape, seed), _weights(out.shape, seed + 1)
+    u, v = random_weights(out.shape, seed), random_weights(out.shape, seed + 1)
     mixed, one, other = pullback(2.0 * u - 3.0 * v), pullback(u), pullback(v)
     for name, a, b, c in zip(held.names, mixed, one, other, strict=True):
-        _same(f"{held.name}: {name}", 2.0 * b.value - 3.0 * c.value, a, rtol, "2 Jᵀu − 3 Jᵀv", "Jᵀ(2u − 3v)")
-    us, vs = ([_weights(array.shape, seed + k) for array in held.arrays] for k in (2, 3))
+        same(f"{held.name}: {name}", 2.0 * b.value - 3.0 * c.value, a, rtol, "2 Jᵀu − 3 Jᵀv", "Jᵀ(2u − 3v)")
+    us, vs = ([random_weights(array.shape, seed + k) for array in held.arrays] for k in (2, 3))
     both = [2.0 * a - 3.0 * b for a, b in zip(us, vs, strict=True)]
     a, b, c = (jvp(held, held.arrays, way)[1].value for way in (both, us, vs))
-    _same(f"{held.name}: tangent", 2.0 * b - 3.0 * c, a, rtol, "2 J u − 3 J v", "J(2u − 3v)")
+    same(f"{held.name}: tangent", 2.0 * b - 3.0 * c, a, rtol, "2 J u − 3 J v", "J(2u − 3v)")
 
 
 @law
@@ -297,7 +258,7 @@ def modes(subject: Any, *inputs: Any, rtol: float = 1e-10, seed: int = 0, **stat
     held = Subject(subject, inputs, statics)
 
     def fn(*operands: Any) -> Tensor:
-        return _weighed(held.results(*operands), seed)
+        return weighed(held.results(*operands), seed)
 
     def backward(function: Callable[..., Tensor], **options: Any) -> list[Any]:
         leaves = held.leaves()
@@ -341,12 +302,12 @@ def modes(subject: Any, *inputs: Any, rtol: float = 1e-10, seed: int = 0, **stat
     scale = max(rest, 0.01 * max((float(np.max(np.abs(gradient), initial=0.0)) for gradient in expected), default=0.0))
     for way, found in ways.items():
         for name, gradient, got in zip(held.names, expected, found(), strict=True):
-            _same(f"{held.name}: {name}", gradient, got, rtol, "backward", way, scale=scale)
-    direction = [_weights(array.shape, seed + 1 + k) for k, array in enumerate(held.arrays)]
+            same(f"{held.name}: {name}", gradient, got, rtol, "backward", way, scale=scale)
+    direction = [random_weights(array.shape, seed + 1 + k) for k, array in enumerate(held.arrays)]
     terms = [float(np.vdot(gradient, u)) for gradient, u in zip(expected, direction, strict=True)]
     _, tangent = jvp(fn, held.arrays, direction)
     scale = max(rest, *map(abs, terms)) if terms else rest
-    _same(f"{held.name}: derivative along a direction", sum(terms), tangent, rtol, "backward", "jvp", scale=scale)
+    same(f"{held.name}: derivative along a direction", sum(terms), tangent, rtol, "backward", "jvp", scale=scale)
 
 
 @law
@@ -361,11 +322,11 @@ def second_modes(subject: Any, *inputs: Any, rtol: float = 1e-8, seed: int = 0, 
     held = Subject(subject, inputs, statics)
     sizes = np.cumsum([0, *(array.size for array in held.arrays)])
     flat = np.concatenate([array.ravel() for array in held.arrays]) if held.arrays else np.zeros(0)
-    u, v = _weights(flat.shape, seed + 1), _weights(flat.shape, seed + 2)
+    u, v = random_weights(flat.shape, seed + 1), random_weights(flat.shape, seed + 2)
 
     def fn(x: Any) -> Tensor:
         pieces = [x[a:b].reshape(array.shape) for a, b, array in zip(sizes[:-1], sizes[1:], held.arrays, strict=True)]
-        return _weighed(held.results(*pieces), seed)
+        return weighed(held.results(*pieces), seed)
 
     def gradient(x: Any) -> Tensor:
         return vjp(fn, x)[1](1.0)[0]
@@ -381,7 +342,7 @@ def second_modes(subject: Any, *inputs: Any, rtol: float = 1e-8, seed: int = 0, 
         "reverse over forward": float(vjp(slope, flat)[1](1.0)[0].value @ v),
     }
     for way, got in ways.items():
-        _same(f"{held.name}: uᵀ H v", expected, got, rtol, "forward over reverse", way, scale=terms)
+        same(f"{held.name}: uᵀ H v", expected, got, rtol, "forward over reverse", way, scale=terms)
 
 
 def chain_rule(outer: Any, inner: Any, *inputs: Any, rtol: float = 1e-10, seed: int = 0) -> None:
@@ -406,12 +367,12 @@ def chain_rule(outer: Any, inner: Any, *inputs: Any, rtol: float = 1e-10, seed: 
     middle, through_inner = vjp(held, *held.arrays)
     out, through_outer = vjp(second, middle.value)
     _, through_both = vjp(composed, *held.arrays)
-    v = _weights(out.shape, seed)
+    v = random_weights(out.shape, seed)
     for operand, expected, got in zip(held.names, through_inner(through_outer(v)[0]), through_both(v), strict=True):
-        _same(f"{name}: {operand}", expected, got, rtol, "one pullback after the other", "the pullback of the composition")
-    u = [_weights(array.shape, seed + k) for k, array in enumerate(held.arrays)]
+        same(f"{name}: {operand}", expected, got, rtol, "one pullback after the other", "the pullback of the composition")
+    u = [random_weights(array.shape, seed + k) for k, array in enumerate(held.arrays)]
     first = jvp(held, held.arrays, u)[1].value
-    _same(
+    same(
         f"{name}: tangent",
         jvp(second, [middle.value], [first])[1],
         jvp(composed, held.arrays, u)[1],
@@ -436,7 +397,7 @@ def itemised_sums(subject: Any, *inputs: Any, rtol: float = 1e-10, seed: int = 0
     """
     held = Subject(subject, inputs, statics)
     leaves = held.leaves()
-    losses = [_weighed(part, seed + k) for k, part in enumerate(parts_of(held.results(*leaves)))]
+    losses = [weighed(part, seed + k) for k, part in enumerate(parts_of(held.results(*leaves)))]
     losses = [loss for loss in losses if loss.node is not None]
     if not losses:
         return
@@ -448,23 +409,23 @@ def itemised_sums(subject: Any, *inputs: Any, rtol: float = 1e-10, seed: int = 0
         shares = [step.contribution for step in ledger.steps if info is not None and step.operand.order == info.order]
         total = sum(shares, start=np.zeros(leaf.shape))
         scale = max((float(np.max(np.abs(share), initial=0.0)) for share in shares), default=0.0)
-        _same(f"{held.name}: {name}", gradient, total, rtol, "grad", "the sum of the ledger's contributions", scale=scale)
+        same(f"{held.name}: {name}", gradient, total, rtol, "grad", "the sum of the ledger's contributions", scale=scale)
         if not shares or not ledger.layers:
             continue
         split = flow.split_paths(ledger, leaf)
-        _same(f"{held.name}: {name}", gradient, split.contribution.sum(0), rtol, "grad", "the sum over flow.split_paths", scale=scale)
+        same(f"{held.name}: {name}", gradient, split.contribution.sum(0), rtol, "grad", "the sum over flow.split_paths", scale=scale)
         try:
             matrix = flow.bptt_matrix(losses, leaf)
         except ArgumentError:  # used in no step: an initial state
             continue
         total = matrix.local + matrix.through_time
-        _same(f"{held.name}: {name}", gradient, total, rtol, "grad", "the sum over flow.bptt_matrix", scale=scale)
+        same(f"{held.name}: {name}", gradient, total, rtol, "grad", "the sum over flow.bptt_matrix", scale=scale)
         if matrix.outside.any():
             continue
         pairs = {(int(late), int(early)) for late in matrix.loss_time if late >= 0 for early in matrix.time}
         if len(pairs) <= 64:
             total = sum((matrix.entry(late, early) for late, early in sorted(pairs)), start=np.zeros(leaf.shape))
-            _same(f"{held.name}: {name}", gradient, total, rtol, "grad", "the sum of the entries of flow.bptt_matrix", scale=scale)
+            same(f"{held.name}: {name}", gradient, total, rtol, "grad", "the sum of the entries of flow.bptt_matrix", scale=scale)
 
 
 @law
@@ -491,7 +452,7 @@ def purity(subject: Any, *inputs: Any, seed: int = 0, **statics: Any) -> None:
     copies = {name: array.copy() for name, array in arrays.items()}
     out = held(*leaves)
     if out.node is not None:
-        grad(out, leaves, _weights(out.shape, seed), allow_unused=True)
+        grad(out, leaves, random_weights(out.shape, seed), allow_unused=True)
     with contextlib.suppress(Exception):  # one that takes no bare arrays has none to write to
         subject(*inputs, **statics)
     for name, leaf in watched.items():
@@ -522,14 +483,14 @@ def determinism(subject: Any, *inputs: Any, seed: int = 0, **statics: Any) -> No
     for _ in range(2):
         leaves = held.leaves()
         result = held.results(*leaves)
-        runs.append(([part.value for part in parts_of(result)], _gradients(_weighed(result, seed), leaves)))
+        runs.append(([part.value for part in parts_of(result)], gradients_of(weighed(result, seed), leaves)))
     (values, gradients), (again, gradients_again) = runs
     for k, (one, other) in enumerate(zip(values, again, strict=True)):
-        _same(
+        same(
             f"{held.name}: result {k}", one, other, 0.0, "the first call", "the second. Draw from a generator that you seed, or call eval()"
         )
     for name, one, other in zip(held.names, gradients, gradients_again, strict=True):
-        _same(f"{held.name}: {name}: gradient", one, other, 0.0, "the first call", "the second")
+        same(f"{held.name}: {name}: gradient", one, other, 0.0, "the first call", "the second")
 
 
 @law
@@ -615,7 +576,7 @@ def _open_and_closed(primitive: Opaque, arrays: list[Any], statics: dict[str, An
         for function in (partial(_applied, primitive, statics), partial(primitive.definition, **statics)):
             tensors = [tensor(array, requires_grad=k in wanted) for k, array in enumerate(arrays)]
             parts = parts_of(function(*tensors))
-            loss = _weighed(parts, seed)
+            loss = weighed(parts, seed)
             leaves = [tensors[k] for k in wanted]
             found = grad(loss, leaves, allow_unused=True) if loss.node is not None else [np.zeros(leaf.shape) for leaf in leaves]
             results.append((parts, found))
@@ -626,12 +587,12 @@ def _open_and_closed(primitive: Opaque, arrays: list[Any], statics: dict[str, An
             )
         for k, (one, other) in enumerate(zip(closed, opened, strict=True)):
             exact = 0.0 if primitive.exact else rtol
-            _same(f"{primitive.name}: value {k}", other, one, exact, "the definition", "the kernel")
+            same(f"{primitive.name}: value {k}", other, one, exact, "the definition", "the kernel")
         scale = max((float(np.max(np.abs(g.value), initial=0.0)) for g in by_definition if isinstance(g, Tensor)), default=0.0)
         asked = "all operands" if len(wanted) > 1 else "it alone"
         for k, one, other in zip(wanted, by_kernel, by_definition, strict=True):
             where = f"{primitive.name}: operand {k}, gradient asked for {asked}"
-            _same(where, other, one, rtol, "the definition", "the kernel", scale=0.01 * scale)
+            same(where, other, one, rtol, "the definition", "the kernel", scale=0.01 * scale)
 
 
 @law
@@ -665,10 +626,10 @@ def batch_additivity(subject: Any, *inputs: Any, axes: Any = None, rtol: float =
         part = Subject(held.what, held.inputs, options)
         leaves = [tensor(array, requires_grad=True) for array in arrays]
         results = parts_of(part.results(*leaves))
-        read = weights or [_weights(result.shape, seed + k) for k, result in enumerate(results)]
+        read = weights or [random_weights(result.shape, seed + k) for k, result in enumerate(results)]
         losses = [ops.sum(result * weight) for result, weight in zip(results, read, strict=True)]
         loss = losses[0] if len(losses) == 1 else ops.sum(ops.stack(losses))
-        return [result.value for result in results], _gradients(loss, leaves), read
+        return [result.value for result in results], gradients_of(loss, leaves), read
 
     lengths = held.statics.get("lengths")
     values, gradients, weights = run(held.arrays, lengths, None)
@@ -679,16 +640,16 @@ def batch_additivity(subject: Any, *inputs: Any, axes: Any = None, rtol: float =
         own = None if lengths is None else [np.asarray(lengths)[b]]
         alone, found, _ = run(arrays, own, [np.take(weight, [b], place) for weight, place in zip(weights, out, strict=True)])
         for k, (whole, part, place) in enumerate(zip(values, alone, out, strict=True)):
-            _same(f"{held.name}: result {k} of member {b}", part, np.take(whole, [b], place), rtol, "the member alone", "the batch")
+            same(f"{held.name}: result {k} of member {b}", part, np.take(whole, [b], place), rtol, "the member alone", "the batch")
         for name, whole, part, axis, total in zip(held.names, gradients, found, at, shared, strict=True):
             if axis is None:
                 total += part
             else:
                 where = f"{held.name}: {name}: gradient of member {b}"
-                _same(where, part, np.take(whole, [b], axis), rtol, "the member alone", "the batch", scale=float(np.max(np.abs(whole))))
+                same(where, part, np.take(whole, [b], axis), rtol, "the member alone", "the batch", scale=float(np.max(np.abs(whole))))
     for name, whole, total, axis in zip(held.names, gradients, shared, at, strict=True):
         if axis is None:
-            _same(f"{held.name}: {name}: gradient", total, whole, rtol, "the sum over the members", "the batch")
+            same(f"{held.name}: {name}: gradient", total, whole, rtol, "the sum over the members", "the batch")
 
 
 def _batch_axes(held: Subject, axes: Any) -> list[int | None]:
@@ -718,261 +679,6 @@ def _result_axes(held: Subject, values: list[Any], at: list[int | None], size: i
             raise ArgumentError(f"batch_additivity: result {k} of shape {value.shape} has no axis with the batch of {size}")
         found.append(place)
     return found
-
-
-# -- layers, and cells unrolled -----------------------------------------------------------------------------------------------
-
-
-class Unrolled(nn.Module):
-    """A cell as a layer of one direction: ``outputs, state = layer(x, state)``. See :func:`unroll`."""
-
-    batch_first = False
-    bidirectional = False
-
-    def __init__(self, cell: Any) -> None:
-        super().__init__()
-        self.cell = cell
-
-    def forward(self, x: Any, state: Any = None) -> Any:
-        outputs = []
-        for t in range(x.shape[0]):
-            with scope(time=t + 1):
-                state = self.cell(x[t], state) if state is not None else self.cell(x[t])
-            outputs.append(parts_of(state)[0])
-        return ops.stack(outputs), state
-
-
-def unroll(cell: Any) -> nn.Module:
-    """A cell as a layer: over a sequence (T, …), one step after the other, ``outputs, state = unroll(cell)(x, state)``.
-
-    Args:
-        cell: ``state = cell(x, state)``, which begins by itself if it is given no state. A state is a Tensor or a tuple of them, and the
-            first of them is the output.
-
-    Example:
-        >>> import numpy as np
-        >>> from tinygrad_rnn import nn
-        >>> from tinygrad_rnn.testing import laws
-        >>> laws.time_shift(laws.unroll(nn.GRUCell(2, 3, rng=0)), np.ones((4, 1, 2)))
-    """
-    return Unrolled(cell)
-
-
-def _one_way(layer: Any, law_name: str) -> Any:
-    """The layer, if it runs forward in time; a cell is unrolled."""
-    if isinstance(layer, recurrent._Cell):
-        return unroll(layer)
-    if getattr(layer, "bidirectional", False):
-        raise ArgumentError(
-            f"{law_name}: expected a layer that runs forward in time; a bidirectional one reads the whole sequence at every step"
-        )
-    return layer
-
-
-def _steps(layer: Any, x: Any) -> int:
-    return int(x.shape[1 if _batch_comes_first(layer, x) else 0])
-
-
-def _batch_comes_first(layer: Any, x: Any) -> bool:
-    return bool(getattr(layer, "batch_first", False)) and np.ndim(getattr(x, "value", x)) == 3
-
-
-def _stretch(layer: Any, x: Any, start: int, stop: int | None) -> Any:
-    return x[:, start:stop] if _batch_comes_first(layer, x) else x[start:stop]
-
-
-def _detached(state: Any) -> Any:
-    if isinstance(state, (tuple, list)):
-        inside = [_detached(part) for part in state]
-        return type(state)(*inside) if hasattr(state, "_fields") else type(state)(inside)
-    return state.detach()
-
-
-@law
-def time_shift(layer: Any, x: Any, state: Any = None, *, by: int = 1, rtol: float = 1e-10, seed: int = 0) -> None:
-    """A sequence that goes on from the state after ``by`` steps is the rest of the whole: no step knows its number.
-
-    Outputs, final state, and the gradients of the rest of x and of everything shared are compared.
-
-    Args:
-        layer: ``outputs, state = layer(x, state)``, or a cell of :mod:`tinygrad_rnn.nn`; for your own cell see :func:`unroll`.
-        x, state: the sequence, and the state before it, as the layer takes them.
-
-    Example:
-        >>> import numpy as np
-        >>> from tinygrad_rnn import nn
-        >>> from tinygrad_rnn.testing import laws
-        >>> laws.time_shift(nn.LSTM(2, 3, rng=0), np.ones((5, 1, 2)), by=2)
-    """
-    layer = _one_way(layer, "time_shift")
-    held = Subject(layer, (x, state), {})
-    if not 0 < by < _steps(layer, held.arrays[0]):
-        raise ArgumentError(f"time_shift: expected by from 1 to {_steps(layer, held.arrays[0]) - 1}, the steps but one, got {by}")
-
-    def rest(outputs: Any, last: Any, start: int) -> Tensor:
-        return _weighed((_stretch(layer, outputs, start, None), last), seed)
-
-    def whole(*operands: Any) -> Any:
-        first = _stretch(layer, operands[0], 0, by)
-        _, middle = held.results(first, *operands[1:])
-        return _detached(middle)
-
-    leaves = held.leaves()
-    outputs, last = held.results(*leaves)
-    with no_grad():
-        middle = whole(*leaves)
-    going_on = Subject(layer, (_stretch(layer, held.arrays[0], by, None), middle), {})
-    later = going_on.leaves()
-    outputs_again, last_again = going_on.results(*later)
-    rows = [_stretch(layer, outputs, by, None), *parts_of(last)]
-    for k, (one, other) in enumerate(zip(rows, [outputs_again, *parts_of(last_again)], strict=True)):
-        _same(f"{held.name}: {'later outputs' if k == 0 else f'final state {k - 1}'}", one, other, rtol, "the whole sequence", "going on")
-    expected = grad(rest(outputs, last, by), leaves, allow_unused=True)[0]
-    found = grad(rest(outputs_again, last_again, 0), later, allow_unused=True)[0]
-    _same(f"{held.name}: gradient of x", _stretch(layer, expected, by, None), found, rtol, "the whole sequence", "going on")
-
-
-@law
-def truncation(layer: Any, x: Any, state: Any = None, *, rtol: float = 1e-10, seed: int = 0) -> None:
-    """Truncated BPTT at a window of all steps is BPTT; at a window of k steps it is ``state.detach()`` every k steps.
-
-    The one side runs the sequence in chunks that are cut off from each other; the other is ``flow.cut_time(every=k)`` on the whole (for a
-    layer whose steps leave landmarks; otherwise only the full window, and chunks that are not cut off, are compared).
-
-    Args:
-        layer, x, state: as for :func:`time_shift`.
-
-    Example:
-        >>> import numpy as np
-        >>> from tinygrad_rnn import nn
-        >>> from tinygrad_rnn.testing import laws
-        >>> laws.truncation(nn.GRU(2, 3, rng=0), np.ones((4, 1, 2)))
-    """
-    layer = _one_way(layer, "truncation")
-    held = Subject(layer, (x, state), {})
-    steps = _steps(layer, held.arrays[0])
-    shape = held.results(*held.leaves())[0].shape
-    weights = _weights(shape, seed)
-
-    def chunked(window: int, cut: bool) -> list[Any]:
-        leaves = held.leaves()
-        sequence, going, losses = leaves[0], leaves[1 : held.given], []
-        for start in range(0, steps, window):
-            first = _stretch(layer, sequence, start, start + window)
-            if start == 0:
-                outputs, now = held.results(first, *going, *leaves[held.given :])
-            else:
-                part = Subject(layer, (held.inputs[0], now), {})
-                outputs, now = part.results(first, *parts_of(now), *leaves[held.given :])
-            losses.append(ops.sum(outputs * _stretch(layer, weights, start, start + window)))
-            now = _detached(now) if cut else now
-        return _gradients(losses[0] if len(losses) == 1 else ops.sum(ops.stack(losses)), leaves)
-
-    def cut_in_graph(window: int) -> list[Any]:
-        leaves = held.leaves()
-        outputs, _ = held.results(*leaves)
-        ops.sum(outputs * weights).backward(interventions=[flow.cut_time(every=window)])
-        return [np.zeros(leaf.shape) if leaf.grad is None else leaf.grad.value for leaf in leaves]
-
-    leaves = held.leaves()
-    outputs, _ = held.results(*leaves)
-    loss = ops.sum(outputs * weights)
-    marked = loss.node is not None and bool(trace(loss, keep="norms").layers)
-    full = _gradients(loss, leaves)
-    scale = max(float(np.max(np.abs(gradient), initial=0.0)) for gradient in full)
-
-    def compare(expected: list[Any], got: list[Any], by: str, came_by: str) -> None:
-        for name, one, other in zip(held.names, expected, got, strict=True):
-            _same(f"{held.name}: {name}", one, other, rtol, by, came_by, scale=0.01 * scale)
-
-    for window in (steps, steps + 1):
-        compare(full, chunked(window, True), "BPTT", f"chunks of {window} steps, of {steps}")
-        if marked:
-            compare(full, cut_in_graph(window), "BPTT", f"flow.cut_time(every={window}), of {steps}")
-    for window in range(1, steps):
-        compare(full, chunked(window, False), "BPTT", f"chunks of {window} steps that hand their state on")
-        if marked:
-            compare(chunked(window, True), cut_in_graph(window), f"detach every {window} steps", f"flow.cut_time(every={window})")
-
-
-@law
-def step_jacobian_order(layer: Any, x: Any, state: Any = None, *, rtol: float = 1e-10) -> None:
-    """∂s_T/∂s_0 = J_T ⋯ J_1: the step Jacobians, each taken by itself, multiplied with the last step's on the left.
-
-    Where the layer's steps leave landmarks, ``flow.step_jacobians`` must list the same Jacobians.
-
-    Args:
-        layer: one layer of one direction, or a cell; see :func:`time_shift`.
-        x: (T, B, I).
-        state: the one before step 1; where it is None the product begins at step 1.
-
-    Example:
-        >>> import numpy as np
-        >>> from tinygrad_rnn import nn
-        >>> from tinygrad_rnn.testing import laws
-        >>> laws.step_jacobian_order(nn.LSTM(2, 3, rng=0), np.random.default_rng(0).normal(size=(4, 1, 2)))
-    """
-    layer = _one_way(layer, "step_jacobian_order")
-    held = Subject(layer, (x, state), {})
-    sequence = held.arrays[0]
-    steps = _steps(layer, sequence)
-    with no_grad():
-        states = [parts_of(held.results(_stretch(layer, tensor(sequence), 0, 1), *map(tensor, held.arrays[1:]))[1])]
-        for t in range(1, steps):
-            states.append(parts_of(layer(_stretch(layer, sequence, t, t + 1), _as_state(layer, states[-1], sequence))[1]))
-    values = [[part.value for part in parts] for parts in states]
-
-    def through(start: int, stop: int) -> Any:
-        """The Jacobian of the state after step ``stop`` with respect to that after step ``start``, parts side by side."""
-        form = [part.shape for part in states[0]]
-        cuts = np.cumsum([0, *(int(np.prod(shape)) for shape in form)])
-
-        def run(flat: Any) -> Any:
-            pieces = [flat[a:b].reshape(shape) for a, b, shape in zip(cuts[:-1], cuts[1:], form, strict=True)]
-            _, last = layer(_stretch(layer, sequence, start, stop), _as_state(layer, pieces, sequence))
-            return ops.concatenate([ops.ravel(part) for part in parts_of(last)])
-
-        point = np.concatenate([part.ravel() for part in values[start - 1]])
-        return by_reverse_mode("step_jacobian_order", run, [point], ["state"])[0]
-
-    if steps < 2:
-        return
-    own = [through(t, t + 1) for t in range(1, steps)]
-    product = own[0]
-    for jacobian in own[1:]:
-        product = jacobian @ product
-    _same(f"{held.name}: ∂s_{steps}/∂s_1", product, through(1, steps), rtol, f"J_{steps} ⋯ J_2", "one backward pass through all steps")
-    leaves = held.leaves()
-    _, last = held.results(*leaves)
-    ledger = trace(_weighed(last, 0))
-    if len(ledger.layers) != 1 or len(values[0][0].shape) not in (2, 3):
-        return
-    listed = flow.step_jacobians(ledger)
-    batch, size = listed.jacobian.shape[1:3]
-    block = size // len(values[0])
-    for t, jacobian in zip(range(2, steps + 1), own, strict=True):
-        (place,) = np.flatnonzero(listed.time == t)
-        wide = jacobian.reshape(len(values[0]), batch, block, len(values[0]), batch, block)
-        for b in range(batch):
-            expected = wide[:, b, :, :, b].reshape(size, size)
-            _same(
-                f"{held.name}: J_{t} of sequence {b}",
-                expected,
-                listed.jacobian[place, b],
-                rtol,
-                "the step by itself",
-                "flow.step_jacobians",
-            )
-
-
-def _as_state(layer: Any, parts: Sequence[Any], sequence: Any) -> Any:
-    """The parts of a state in the form in which the layer takes it."""
-    if isinstance(layer, recurrent._Layer):
-        return tuple(parts)
-    cell = layer.cell if isinstance(layer, Unrolled) else layer
-    if isinstance(cell, recurrent._Cell):
-        return cell._recurrence.state(*parts)
-    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 # -- all of them --------------------------------------------------------------------------------------------------------------
@@ -1034,7 +740,7 @@ def check(
             if isinstance(subject, recurrent._Layer):
                 hold(kernel_equals_definition, statics)
             simple = not isinstance(subject, recurrent._Cell) and not subject.bidirectional and not statics
-            if simple and _steps(subject, np.asarray(getattr(inputs[0], "value", inputs[0]))) > 1:
+            if simple and steps_of(subject, np.asarray(getattr(inputs[0], "value", inputs[0]))) > 1:
                 for time_law in IN_TIME:
                     hold(time_law, {})
     if second:
