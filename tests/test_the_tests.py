@@ -147,7 +147,7 @@ def test_a_vanished_gradient_that_is_wrong_is_caught(slope: float, level: float)
 @pytest.mark.parametrize("slope", [0.0, 9e-12])
 def test_a_vanished_gradient_is_seen_beside_a_value_of_one(slope: float) -> None:
     """Rounding hides the gradient 1e-12 of a value near 1 only in its third digit."""
-    caught(gradcheck, lambda x: 1.0 + 1e-12 * x, lambda out, x: (Scale(slope),), match="expected 1.0.*e-12")
+    caught(gradcheck, lambda x: 1.0 + 1e-12 * x, lambda out, x: (Scale(slope),), match="expected 1e-12 by the complex step")
 
 
 @pytest.mark.parametrize("slope", [0.0, 9e-12])
