@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from hypothesis import find, given, settings
+from hypothesis.vendor.pretty import pretty
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn
@@ -150,3 +151,16 @@ def test_without_hypothesis_only_the_strategies_are_missing(monkeypatch: pytest.
     gradcheck(np.tanh, [0.5])
     with pytest.raises(MissingError, match=r'pip install "tinygrad_rnn\[test\]"'):
         importlib.import_module("tinygrad_rnn.testing.strategies")
+
+
+def test_examples_are_printed_as_code() -> None:
+    """What Hypothesis shows of a failing example is the program, or the module with its call, and not the fields of a dataclass."""
+    for strategy, code in ((strategies.programs(), "<program\nimport numpy as np"), (strategies.layers(), "nn.RNN(1, 1, rng=0)(np.array(")):
+        found = find(strategy, lambda example: True)
+        assert pretty(found).startswith(code)
+
+
+@given(strategies.broadcastable(strategies.nonzero, strategies.extreme, strategies.real, strategies.positive))
+def test_arrays_are_arrays(drawn: Any) -> None:
+    """Of every domain, also without axes."""
+    assert all(type(array) is np.ndarray and array.dtype == np.float64 for array in drawn)

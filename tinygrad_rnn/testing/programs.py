@@ -134,6 +134,10 @@ class Program:
     def __repr__(self) -> str:
         return f"<program\n{self}\n>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As Hypothesis and IPython print it."""
+        printer.text(repr(self))
+
 
 # -- operations ---------------------------------------------------------------------------------------------------------------
 

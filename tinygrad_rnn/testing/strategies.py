@@ -53,7 +53,7 @@ def positive(rng: np.random.Generator, shape: Shape) -> Any:
 
 def nonzero(rng: np.random.Generator, shape: Shape) -> Any:
     """Numbers of both signs, with |x| in [0.4, 2.5]."""
-    return positive(rng, shape) * rng.choice([-1.0, 1.0], shape)
+    return np.asarray(positive(rng, shape) * rng.choice([-1.0, 1.0], shape))
 
 
 def spaced(rng: np.random.Generator, shape: Shape, offset: float = 0.0) -> Any:
@@ -74,7 +74,7 @@ def at_kinks(rng: np.random.Generator, shape: Shape) -> Any:
 
 def extreme(rng: np.random.Generator, shape: Shape) -> Any:
     """Numbers of both signs from 1e-300 to 1e300, and 0: for what must stay finite, or say where it does not."""
-    return rng.choice([0.0, 1e-300, 1e-12, 1.0, 40.0, 1e3, 1e300], shape) * rng.choice([-1.0, 1.0], shape)
+    return np.asarray(rng.choice([0.0, 1e-300, 1e-12, 1.0, 40.0, 1e3, 1e300], shape) * rng.choice([-1.0, 1.0], shape))
 
 
 LENGTHS = st.sampled_from([2, 3, 1, 2, 3, 1, 2, 3, 0])
@@ -210,6 +210,10 @@ class Example:
     def __repr__(self) -> str:
         arguments = [*map(written, self.inputs), *(f"{name}={written(value)}" for name, value in self.statics.items())]
         return f"{self.code}({', '.join(arguments)})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """As Hypothesis prints it."""
+        printer.text(repr(self))
 
 
 @dataclass(frozen=True, eq=False)
