@@ -1,7 +1,7 @@
 """Tools to check derivatives: of your own functions, primitives, cells and layers, and of backward passes written by hand.
 
 ===================  ===============================================================================================================
-gradcheck            first derivatives in every entry: reverse mode, forward mode and central differences agree
+gradcheck            first derivatives in every entry: reverse mode, forward mode and the complex step or differences agree
 gradgradcheck        second derivatives likewise
 check_backward       where did my hand derivation go wrong? names the mistake in a NumPy backward function, if the numbers prove it
 laws                 what must be true whatever is computed: ``laws.check(anything, *inputs)``, or one law at a time

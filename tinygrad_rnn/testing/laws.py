@@ -8,7 +8,7 @@ operands too.
 ======================================  =====================================================================================
 any subject
 --------------------------------------  -------------------------------------------------------------------------------------
-gradcheck, gradgradcheck                first and second derivatives are the central differences
+gradcheck, gradgradcheck                first and second derivatives are those of the complex step, or of central differences
 complex_step                            first derivatives are the complex step's, to 12 digits, where complex numbers pass
 adjoint                                 ⟨J u, v⟩ = ⟨u, Jᵀ v⟩: forward and reverse mode are transposes of each other
 linearity                               Jᵀ(a u + b v) = a Jᵀu + b Jᵀv, and the same for J
