@@ -21,7 +21,7 @@ from tinygrad_rnn.experiments.depth import carried, half_circles, log10_left, st
 from tinygrad_rnn.experiments.gated import from_lecture, lecture_gru_step, lecture_lstm_step
 from tinygrad_rnn.experiments.measurement import PLACES, VERDICTS, close, holds, together
 from tinygrad_rnn.experiments.streams import mackey_glass, nodes_held
-from tinygrad_rnn.render.charts import Chart, series, to_svg
+from tinygrad_rnn.render.charts import Chart, draw, series, to_svg
 from tinygrad_rnn.report import plain
 
 
@@ -129,6 +129,12 @@ def test_charts_are_drawn():
     figure = Figure()
     ax = figure.add_subplot()
     assert experiments.run(3).plot(ax) is figure and len(ax.lines) == 2
+    for places, marked in ((range(1, 41, 7), ["1", "8", "15", "22", "29", "36"]), (range(1, 41), ["1", "10"])):
+        by_length = Chart("lines", "lengths", "T", "", (series("n", places, places),), "x")
+        ax = draw((by_length,)).axes[0]
+        low, high = ax.get_xlim()
+        ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+        assert [f"{tick:g}" for tick in ticks] == marked
     assert len(experiments.run(6, updates=2).plot().axes) == 4  # two heat maps, each with its colours
 
 

@@ -125,6 +125,8 @@ def test_a_seed_gives_the_same_bytes_and_a_generator_goes_on(name):
         (lambda: tasks.embedded_reber(0), r"embedded_reber: batch must be a whole number of at least 1"),
         (lambda: tasks.agreement(0, 1, clause=True), r"agreement: phrases must be a whole number of at least 1"),
         (lambda: tasks.agreement(1, 1, attraction=1.5), r"attraction must be a probability, got 1\.5"),
+        (lambda: tasks.agreement_baselines(2, 7), r"agreement_baselines: attraction must be a probability, got 7"),
+        (lambda: tasks.agreement(1, 1, attraction="much"), r"agreement: attraction must be a probability, got 'much'"),
         (lambda: tasks.numbered("The zebra"), r"'zebra' is not among the"),
         (lambda: tasks.streams([1, 2], 2), r"streams: 2 numbers are too few for 2 streams"),
         (lambda: tasks.Vocabulary("abc", least=2), r"no symbol occurs 2 times"),

@@ -17,6 +17,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 
 MARKERS = "osD^vPX*"
 
+MARKED = 12
+"""A logarithmic x-axis with at most so many places has a tick at each."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -146,6 +149,10 @@ def _draw(chart: Chart, ax: Any) -> None:
             ax.set_yscale("log")
         if "x" in chart.log and chart.kind == "lines":
             ax.set_xscale("log")
+            places = sorted({x for line in chart.series for x in line.x})
+            if len(places) <= MARKED:  # where was measured says more than powers of ten
+                ax.set_xticks(places, [f"{x:g}" for x in places], fontsize=8)
+                ax.minorticks_off()
         ax.grid(True, axis="y", linewidth=0.4, alpha=0.5)
         if len(chart.series) > 1:
             ax.legend(fontsize=8)

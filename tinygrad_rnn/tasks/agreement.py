@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..nn.init import generator
-from .arguments import whole
+from .arguments import probability, whole
 
 NOUNS = ("cat", "dog", "writer", "teacher", "doctor", "singer", "book", "table", "mat", "corner", "room", "house", "garden", "window")
 """Singular; the plural of each ends in s."""
@@ -85,11 +85,9 @@ def agreement(
         the singers in the room behind the houses were
     """
     count, size = whole("agreement", "phrases", phrases, int(clause)), whole("agreement", "batch", batch, 1)
-    if isinstance(attraction, bool) or not isinstance(attraction, (int, float)) or not 0 <= attraction <= 1:
-        raise ArgumentError(f"agreement: attraction must be a probability, got {attraction!r}")
-    random = generator(rng)
+    random, share = generator(rng), probability("agreement", "attraction", attraction)
     target = random.integers(2, size=size)
-    differs = random.random((count, size)) < attraction
+    differs = random.random((count, size)) < share
     plural = np.concatenate([target[None] == 1, differs != (target == 1)])
     subject, others = random.integers(SUBJECTS, size=size), random.integers(SUBJECTS, len(NOUNS), (count, size))
     noun = _of(NOUNS[0]) + np.concatenate([subject[None], others]) + len(NOUNS) * plural
@@ -140,12 +138,15 @@ def agreement_baselines(phrases: int, attraction: float = 0.5) -> dict[str, floa
         the nearest noun       1 − p for m ≥ 1: who follows it makes a mistake at every attractor in the last place
         the majority of nouns  P(K < (m + 1)/2) + ½ P(K = (m + 1)/2), K attractors, binomial (m, p); a tie is tossed
 
+    Raises:
+        ArgumentError: for a number outside its range.
+
     Example:
         >>> from tinygrad_rnn import tasks
         >>> {name: round(share, 4) for name, share in tasks.agreement_baselines(3, 0.2).items()}
         {'constant': 0.5, 'nearest noun': 0.8, 'majority': 0.944}
     """
-    m, p = whole("agreement_baselines", "phrases", phrases, 0), float(attraction)
+    m, p = whole("agreement_baselines", "phrases", phrases, 0), probability("agreement_baselines", "attraction", attraction)
     chances = [math.comb(m, k) * p**k * (1 - p) ** (m - k) for k in range(m + 1)]
     majority = sum(chance * (1.0 if 2 * k < m + 1 else 0.5 if 2 * k == m + 1 else 0.0) for k, chance in enumerate(chances))
     return {"constant": 0.5, "nearest noun": 1.0 - p if m else 1.0, "majority": majority}

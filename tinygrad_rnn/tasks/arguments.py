@@ -21,6 +21,17 @@ def whole(task: str, name: str, value: Any, least: int, most: int | None = None)
     return int(value)
 
 
+def probability(task: str, name: str, value: Any) -> float:
+    """A number from 0 to 1.
+
+    Raises:
+        ArgumentError: if it is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value <= 1:
+        raise ArgumentError(f"{task}: {name} must be a probability, got {value!r}")
+    return float(value)
+
+
 def floating(task: str, dtype: Any) -> np.dtype[Any]:
     """A floating-point type, float64 by default.
 
