@@ -331,6 +331,7 @@ def exploded(in_threads):
 def test_explosion_clipping_and_vanishing(exploded):
     """Without clipping it is not finite at once, with it all errors are; a run that vanishes stays so with and without."""
     assert exploded.diverged[0] >= 0 and np.isinf(exploded.exploded[0])
+    assert exploded.charts()[0].series[0].name == f"no clipping: not finite after update {exploded.diverged[0]}"
     assert np.isfinite(exploded.error).all() and 0 < exploded.engaged[0] <= 1
     assert (exploded.left < -6).all()
     assert exploded.report.startswith("backward: ") and "first appears at" in exploded.report

@@ -146,7 +146,10 @@ class Exploding(Measurement):
 
     def charts(self) -> tuple[Chart, ...]:
         """Gradient norms over training."""
-        lines = (series("no clipping", self.update[: len(self.norm)], self.norm), series("clipped to 1", self.update, self.clipped_norm))
+        free = "no clipping"
+        if not np.isfinite(self.norm).any():  # there is nothing to draw
+            free += f": not finite after update {self.diverged[0]}"
+        lines = (series(free, self.update[: len(self.norm)], self.norm), series("clipped to 1", self.update, self.clipped_norm))
         return (Chart("lines", "largest gradient norm, before clipping", "updates", "‖gradient‖", lines, "y"),)
 
 
