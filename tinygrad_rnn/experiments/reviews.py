@@ -42,7 +42,7 @@ REACH = 20
 """Gradients by distance are those of sentences with so many words or more, over their last ones."""
 
 STRENGTHS = (1.0, 1.5, 2.0, 2.5)
-"""Where |rating| is divided, to see on which sentences the mistakes are: a mean near 0 is a neutral sentence, or one on which people differ."""
+"""Where |rating| is divided, to see where the mistakes are: a mean near 0 is a neutral sentence, or one on which people differ."""
 
 
 class Bag(nn.Module):
