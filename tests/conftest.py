@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -24,6 +25,9 @@ QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 settings.register_profile("default", max_examples=25, deadline=None, derandomize=True, suppress_health_check=QUIET)
 settings.register_profile("nightly", max_examples=1000, deadline=None, suppress_health_check=QUIET)
 settings.load_profile("default")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Reach:
