@@ -115,6 +115,18 @@ SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
         GraphError,
         "copy: a trace and its steps belong to their graph and can be neither copied nor pickled; hand on results, or .to_dict()",
     ),
+    (lambda: tg.roll(x(2, 2), (1, 1)), ArgumentError, "roll: shift (1, 1) needs an axis for each of its entries"),
+    (
+        lambda: setattr(x(2), "grad", tg.tensor(np.ones(3))),
+        ShapeError,
+        "grad: expected shape (2,), that of the leaf, got (3,)",
+    ),
+    (lambda: tg.grad(3.0, [x(2)]), GraphError, "grad: expected a Tensor, got float"),
+    (
+        lambda: tg.landmark(x(2), "m", "memory"),
+        ArgumentError,
+        "landmark: role must be 'hidden', 'cell', 'gate' or None, got 'memory'",
+    ),
 ]
 
 

@@ -15,7 +15,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn import cli, experiments, flow, nn, render, tasks
 from tinygrad_rnn.cli.options import file_to_write
 from tinygrad_rnn.errors import ArgumentError, MissingError, StorageError
-from tinygrad_rnn.experiments import records
+from tinygrad_rnn.experiments import records, statistics
 from tinygrad_rnn.experiments.expressions import evaluate
 from tinygrad_rnn.render import charts
 from tinygrad_rnn.render.page import place_for
@@ -78,6 +78,13 @@ def test_ways_around_layers_that_do_not_exist() -> None:
         assert said(ArgumentError, lambda way=way: experiments.recurrent_stacks((2,), way)) == expected  # type: ignore[misc]
 
 
+def test_statistics_of_nothing() -> None:
+    """A mean needs a value, and a quantile a probability in the upper half."""
+    assert said(ArgumentError, lambda: statistics.mean_of([])) == "mean_of: expected at least one value, got shape (0,)"
+    wrong = said(ArgumentError, lambda: statistics.t_quantile(0.2, 3))
+    assert wrong == "t_quantile: expected ½ ≤ probability < 1 and degrees ≥ 1, got 0.2 and 3"
+
+
 # -- texts -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -120,6 +127,9 @@ def test_forward_graphs_of_nothing() -> None:
     result = tg.tensor(1.0, requires_grad=True) * 2.0
     assert said(ArgumentError, lambda: render.forward_graph(result, opened=3)) == (
         "forward_graph: opened must be True, False or names of opaque nodes, got 3"
+    )
+    assert said(ArgumentError, lambda: render.forward_graph(result, max_nodes=0)) == (
+        "forward_graph: max_nodes must be a whole number of at least 1, got 0"
     )
 
 
