@@ -85,6 +85,14 @@ def test_statistics_of_nothing() -> None:
     assert wrong == "t_quantile: expected ½ ≤ probability < 1 and degrees ≥ 1, got 0.2 and 3"
 
 
+def test_lengths_of_no_steps() -> None:
+    """An experiment needs a sequence, and says so before it trains."""
+    assert said(ArgumentError, lambda: experiments.gru_as_lstm(steps=0)) == "gru_as_lstm: expected at least 1 step, got 0"
+    assert said(ArgumentError, lambda: experiments.through_time((0.9,), (0,))) == (
+        "through_time: expected radii and lengths of at least 1 step, got (0.9,) and (0,)"
+    )
+
+
 # -- texts -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +139,16 @@ def test_forward_graphs_of_nothing() -> None:
     assert said(ArgumentError, lambda: render.forward_graph(result, max_nodes=0)) == (
         "forward_graph: max_nodes must be a whole number of at least 1, got 0"
     )
+
+
+def test_arguments_of_pictures(tmp_path: Any) -> None:
+    """Counts are whole numbers of at least 1, and a title is a text; no page is written."""
+    trace = tg.trace((tg.tensor([1.0], requires_grad=True) * 2.0).sum())
+    ends = said(ArgumentError, lambda: render.backward_graph(trace, ends=0))
+    assert ends == "backward_graph: ends must be a whole number of at least 1, got 0"
+    title = said(ArgumentError, lambda: render.player(trace, tmp_path / "page.html", title=3))
+    assert title == "player: expected a text as title, got int"
+    assert not list(tmp_path.iterdir())
 
 
 def test_pages_have_a_place(tmp_path: Any) -> None:
