@@ -7,6 +7,7 @@ import os
 import re
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -268,7 +269,7 @@ def _reported(model: Adder, weights: dict[str, Any], batch: tuple[Any, Any]) -> 
         with detect_anomaly():
             mse(model(batch[0]), batch[1]).backward()
     except AnomalyError as found:
-        return str(found)
+        return _said(found)
     return ""
 
 
@@ -293,8 +294,13 @@ def _overflow(growth: float, hidden: int) -> tuple[str, int]:
         with detect_anomaly(), np.errstate(all="ignore"):
             layer(np.zeros((steps, 1, 1), np.float32))[0][-1].sum().backward()
     except AnomalyError as found:
-        said = str(found)
+        said = _said(found)
     return said, steps - math.floor(reach)
+
+
+def _said(error: AnomalyError) -> str:
+    """The report, its source lines as seen from the folder that holds this package: a record is read on other machines too."""
+    return str(error).replace(str(Path(__file__).parents[2]) + os.sep, "")
 
 
 def _named_step(report: str) -> int:
