@@ -698,7 +698,7 @@ def test_a_program_that_fails_is_quoted(monkeypatch, tmp_path):
 def test_a_program_that_hangs_is_stopped(monkeypatch, tmp_path):
     """After a time limit there is an error with a remedy, and the text is still there."""
     program = tmp_path / "dot"
-    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(engine, "PATIENCE", 0.3)
