@@ -48,6 +48,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn, optim, tasks
+from tinygrad_rnn.tasks import streams
 
 SETTINGS: dict[str, tuple[Any, str]] = {
     "cell": ("lstm", "lstm, gru or rnn"),
@@ -78,15 +79,6 @@ class Text:
         numbers = np.array([number_of[character] for character in text])
         end = len(numbers) - int(HELD_OUT * len(numbers))
         self.training, self.validation = numbers[:end], numbers[end:]
-
-
-def streams(numbers: Any, count: int) -> tuple[Any, Any]:
-    """A text cut into equal streams side by side, and for each character the one that follows it: both (length, count)."""
-    length = (len(numbers) - 1) // count
-    if length < 1:
-        raise tg.errors.ArgumentError(f"text: {len(numbers)} characters are too few for {count} streams; choose a longer text")
-    inputs, following = numbers[: length * count], numbers[1 : length * count + 1]
-    return inputs.reshape(count, length).T, following.reshape(count, length).T
 
 
 def counted(text: Text) -> dict[str, float]:

@@ -9,6 +9,7 @@ import oracles
 from hypothesis import strategies as st
 
 from tinygrad_rnn import nn
+from tinygrad_rnn.flow import stretches
 
 LAYERS: dict[str, Any] = {
     "rnn": (nn.RNN, nn.RNNCell, {}, oracles.rnn()),
@@ -49,3 +50,13 @@ def settings(draw: st.DrawFn, least: int = 1) -> Setting:
     }
     lengths = np.random.default_rng(seed).integers(1, steps + 1, batch) if draw(st.booleans()) else None
     return Setting(draw(st.sampled_from(sorted(LAYERS))), steps, batch, draw(st.integers(1, 5)), lengths, options, seed)
+
+
+def drop_gate(gate: str, monkeypatch: Any) -> None:
+    """Plant a fault: what is found between two states lacks the edges through one gate."""
+    real = stretches.between
+
+    def without(steps: Any, *ends: Any) -> Any:
+        return real([step for step in steps if (step.node.role, step.node.gate) != ("gate", gate)], *ends)
+
+    monkeypatch.setattr(stretches, "between", without)

@@ -10,11 +10,10 @@ import numpy as np
 import oracles
 import pytest
 from hypothesis import given
-from recurrences import LAYERS, Setting, settings
+from recurrences import LAYERS, Setting, drop_gate, settings
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import errors, flow, nn
-from tinygrad_rnn.flow import stretches
 
 all_layers = pytest.mark.parametrize("name", LAYERS)
 
@@ -243,12 +242,7 @@ def test_the_wrong_order_of_a_product_is_caught(name: str) -> None:
 @pytest.mark.parametrize("gate", ["input", "forget", "candidate", "output"])
 def test_a_dropped_gate_is_caught(gate: str, monkeypatch: Any) -> None:
     """Without the edges through one gate the law is broken."""
-    real = stretches.between
-
-    def without(steps: Any, *ends: Any) -> Any:
-        return real([step for step in steps if (step.node.role, step.node.gate) != ("gate", gate)], *ends)
-
-    monkeypatch.setattr(stretches, "between", without)
+    drop_gate(gate, monkeypatch)
     _, _, ledger = traced("lstm")
     assert broken_law(ledger, flow.step_jacobians(ledger)) > 1e-3
 

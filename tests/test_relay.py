@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import oracles
 import pytest
+from recurrences import drop_gate
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import flow, nn
@@ -347,12 +348,7 @@ def test_a_dead_step_between_two_that_are_read() -> None:
 @pytest.mark.parametrize("gate", ["input", "forget", "candidate", "output"])
 def test_a_dropped_gate_is_caught(gate: str, monkeypatch: Any) -> None:
     """Without the edges through one gate, what is handed back is no longer what arrives, and the product says so."""
-    real = stretches.between
-
-    def without(steps: Any, *ends: Any) -> Any:
-        return real([step for step in steps if (step.node.role, step.node.gate) != ("gate", gate)], *ends)
-
-    monkeypatch.setattr(stretches, "between", without)
+    drop_gate(gate, monkeypatch)
     outputs, _ = ARCHITECTURES["lstm"](np.random.default_rng(0).normal(size=(6, 3, 2)))
     result = flow.vanishing_product(outputs[-1].sum())
     assert result.several
