@@ -1,8 +1,11 @@
 """The main job: what ``python -m tinygrad_rnn`` prints, writes and refuses."""
 
+import contextlib
+import io
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -158,13 +161,20 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(arguments, messag
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_is_refused(tmp_path, capsys):
-    """An unwritable folder is named before any work is done."""
+@pytest.mark.parametrize(("command", "out"), [([], "locked"), ([], "locked/below"), (["trace"], "locked/ledger.json")])
+def test_a_folder_without_permission_is_refused(command, out, tmp_path, monkeypatch, capsys):
+    """An unwritable folder is named before any work is done; for a folder to be made, the one in which it would be."""
     locked = tmp_path / "locked"
-    locked.mkdir(mode=0o555)
-    assert cli.main(["--out", str(locked)]) == 2
-    assert "cannot be written to" in capsys.readouterr().err
+    locked.mkdir()
+    access = os.access  # root may write anywhere, so the answer of the file system is given here
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != locked and access(path, mode))
+    monkeypatch.setattr("tinygrad_rnn.cli.reading.Text.chosen", lambda options: pytest.fail("work was done"))
+    assert cli.main([*command, "--out", str(tmp_path / out)]) == 2
+    program = " ".join(["tinygrad-rnn", *command])
+    assert capsys.readouterr().err == (
+        f"{program}: error: --out: the folder {str(locked)!r} cannot be written to; choose another place\n"
+    )
+    assert not list(locked.iterdir())
 
 
 def test_a_failing_write_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
@@ -295,3 +305,60 @@ def test_an_interruption_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tinygrad_rnn.cli.overview._pictures", interrupted)
     assert cli.main(["--steps", "5", "--out", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_an_interruption_while_modules_are_loaded(monkeypatch):
+    """Ctrl-C before there is a command ends with exit code 130 too; what spawned processes import again starts nothing."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("tinygrad_rnn", run_name="__main__")
+    assert stopped.value.code == 130
+    assert "main" not in runpy.run_module("tinygrad_rnn", run_name="__mp_main__")
+
+
+def test_memory_that_is_not_there_is_one_line(monkeypatch, capsys):
+    """Too many steps or units are no traceback."""
+
+    def too_much(options):
+        raise MemoryError
+
+    monkeypatch.setattr("tinygrad_rnn.cli.reading.Text.chosen", too_much)
+    assert cli.main(["trace"]) == 2
+    assert capsys.readouterr().err == "tinygrad-rnn trace: error: not enough memory; choose fewer --steps or --hidden units\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_an_output_without_room_is_one_line(capsys):
+    """What cannot be printed is told on standard error, with the reason, and exit code 2."""
+    with open("/dev/full", "w", encoding="utf-8") as full, contextlib.redirect_stdout(full):
+        assert cli.main(["trace", "--steps", "3", "--hidden", "2"]) == 2
+        assert capsys.readouterr().err == (
+            "tinygrad-rnn trace: error: cannot print: No space left on device; send the output to another place\n"
+        )
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # what is still held goes there when the file is closed
+
+
+def test_a_stream_that_is_no_file_gets_the_same(capsys):
+    """Output that a program collects as text is that of the terminal."""
+    command = ["trace", "--steps", "3", "--hidden", "2", "--json"]
+    assert cli.main(command) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as collected:
+        assert cli.main(command) == 0
+    assert collected.getvalue() == capsys.readouterr().out
+
+
+def test_tables_are_as_wide_as_the_output(monkeypatch, capsys):
+    """A pipe has no edge: 160 columns; COLUMNS names another width."""
+    longest = {}
+    for columns in ("", "70"):
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns:
+            monkeypatch.setenv("COLUMNS", columns)
+        assert cli.main(["trace", "--steps", "3", "--hidden", "2"]) == 0
+        tables = [line for line in capsys.readouterr().out.splitlines() if "→" not in line and not line.startswith("LSTM")]
+        longest[columns] = max(map(len, tables))
+    assert 80 < longest[""] <= 160 and longest["70"] <= 70

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         if error.filename is None:
-            return f"cannot print: {error.strerror}"
+            return f"cannot print: {error.strerror}; send the output to another place"
         return flat(f"cannot write {error.filename}: {error.strerror}. Choose another place with --out")
     if isinstance(error, MemoryError):
         return "not enough memory; choose fewer --steps or --hidden units"
