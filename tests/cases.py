@@ -436,7 +436,10 @@ COMPOSITES: dict[str, Case] = {
     ),
     "cumsum": Case(examples(vectors(), lambda x: {"axis": st.one_of(st.none(), *one_axis(x).values())}), np.cumsum),
     # shapes
-    "reshape": Case(examples(vectors(), lambda x: {"shape": st.sampled_from([-1, (-1, x.shape[-1]), (x.size, 1)])}), np.reshape),
+    "reshape": Case(
+        examples(vectors(), lambda x: {"shape": st.sampled_from([-1, (-1, x.shape[-1]), (x.size, 1)])}),
+        rearranged(lambda at, shape: at.reshape(shape)),
+    ),
     "ravel": Case(unary(), np.ravel),
     "transpose": Case(examples(arrays(shapes()), lambda x: {"axes": st.sampled_from([None, tuple(range(x.ndim))[::-1]])}), np.transpose),
     "swapaxes": Case(examples(vectors(), lambda x: {name: st.integers(-x.ndim, x.ndim - 1) for name in ("axis1", "axis2")}), np.swapaxes),

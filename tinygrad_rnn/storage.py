@@ -213,7 +213,7 @@ def _npz(index: str, arrays: dict[str, Any]) -> bytes:
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in (*arrays.items(), (INDEX, np.frombuffer(index.encode(), np.uint8))):
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+                np.save(member, array, allow_pickle=False)
     return buffer.getvalue()
 
 
@@ -251,7 +251,7 @@ def _read_npy(content: bytes, name: str) -> Any:
     dtype, shape = np.dtype(header[1]), tuple(int(length) for length in re.findall(r"\d+", header[3]))
     if math.prod(shape) * dtype.itemsize != len(content) - end:
         raise ValueError(f"{name!r} in it claims the shape {header[3]} of {dtype} but holds {len(content) - end} bytes")
-    array = np.ndarray(shape, dtype, buffer=content, offset=end, order="F" if header[2] == "True" else "C")
+    array: np.ndarray[Any, np.dtype[Any]] = np.ndarray(shape, dtype, buffer=content, offset=end, order="F" if header[2] == "True" else "C")
     return array.astype(dtype.newbyteorder("="), order="C")
 
 

@@ -258,13 +258,13 @@ class Uses:
         for step in reversed(chain):
             assert step.map is not None
             entries = step.map.pushforward(entries)
-        entries = entries.astype(np.int64) - 1
+        places = entries.astype(np.int64) - 1
         width = self.leaf.shape[1]
-        columns = entries.T
+        columns = places.T
         whole = columns.shape[1] == width and bool((np.sort(columns % width, axis=1) == np.arange(width)).all())
         rows = columns[:, 0] // width
         same = bool((columns // width == rows[:, None]).all())
-        return rows if whole and same and entries.min(initial=0) >= 0 and len(np.unique(rows)) == len(rows) else None
+        return rows if whole and same and places.min(initial=0) >= 0 and len(np.unique(rows)) == len(rows) else None
 
 
 def _blocks(ledger: Trace, uses: Uses, leaf: NodeInfo) -> tuple[str, ...]:
