@@ -171,9 +171,7 @@ def test_a_folder_without_permission_is_refused(command, out, tmp_path, monkeypa
     monkeypatch.setattr("tinygrad_rnn.cli.reading.Text.chosen", lambda options: pytest.fail("work was done"))
     assert cli.main([*command, "--out", str(tmp_path / out)]) == 2
     program = " ".join(["tinygrad-rnn", *command])
-    assert capsys.readouterr().err == (
-        f"{program}: error: --out: the folder {str(locked)!r} cannot be written to; choose another place\n"
-    )
+    assert capsys.readouterr().err == (f"{program}: error: --out: the folder {str(locked)!r} cannot be written to; choose another place\n")
     assert not list(locked.iterdir())
 
 
@@ -275,6 +273,29 @@ def test_what_was_there_before_survives_a_failure(tmp_path):
         write_together(tmp_path, {"a": b"new", "b": b"new", "c": b"new"})
     assert (tmp_path / "a").read_bytes() == b"old"
     assert {path.name for path in tmp_path.iterdir()} == {"a", "c"}
+
+
+def test_what_others_put_there_survives_a_failure(tmp_path, monkeypatch):
+    """A folder that was made goes again, with an error of any kind, but not with what somebody else has put there meanwhile."""
+    from tinygrad_rnn import files
+
+    def interrupted(path, content):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_together(tmp_path / "new" / "folder", {"a": b"new"})
+    assert not list(tmp_path.iterdir())
+
+    def full(path, content):
+        (tmp_path / "new" / "theirs").write_bytes(b"theirs")
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(files, "write_atomically", full)
+    with pytest.raises(OSError) as caught:
+        files.write_together(tmp_path / "new" / "folder", {"a": b"new"})
+    assert str(caught.value) == f"[Errno 28] No space left on device: {str(tmp_path / 'new' / 'folder' / 'a')!r}"
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "new", tmp_path / "new" / "theirs"]
 
 
 def test_an_output_that_knows_only_ascii_gets_a_table_all_the_same(tmp_path):

@@ -137,6 +137,28 @@ def test_wrong_answers_are_told_why(n, answer, why):
     assert str(found).startswith("Not yet: ")
 
 
+def test_answers_by_name():
+    """Numbers under the names of what they count are right and wrong as those without; two gates that are each other's rest are tied."""
+    counts = {"LSTM": 1_574_912, "GRU": 1_181_184}
+    assert check(4, counts) and check(4, counts).explanation == check(4, tuple(counts.values())).explanation
+    assert check(4, {**counts, "GRU": 1_181_185}).explanation == check(4, (1_574_912, 1_181_185)).explanation
+    both = check(3, "f = 1 − i, i = 1 − f, o = 1, c = h")
+    assert both and both.explanation == check(3, "f = z, i = 1 − z, o = 1, c = h").explanation
+
+
+def test_a_function_of_another_shape():
+    """What a learner's step returns is told beside what was handed to it."""
+    assert str(check(3, lambda h, z, n: np.zeros((2, 5)))) == "Not yet: your function returns shape (2, 5) for states of shape (5,)."
+
+
+def test_a_check_as_a_table():
+    """Question, verdict and explanation, in rows."""
+    for answer, verdict in ((0.95**50, "right"), (0.5, "not yet")):
+        found = check(1, answer)
+        assert found.table().columns == ("exercise 1", "")
+        assert found.table().rows == (("question", EXERCISES[1].question), ("", verdict), ("", found.explanation))
+
+
 @pytest.mark.parametrize("n", EXERCISES)
 def test_each_mistake_has_an_explanation_of_its_own(n):
     """No two typical wrong answers of an exercise are told the same, and its own answer is right."""

@@ -273,6 +273,32 @@ def test_the_highway_keeps_what_the_closed_form_says():
     assert "1.38e+04" in str(found)
 
 
+def test_claims_are_about_the_gates_and_lengths_that_were_measured():
+    """The published ratio is that of 0.9 and 0.99 over 100 steps; other settings have closed forms of their own."""
+    named = [
+        [claim.what for claim in experiments.lstm_retention(steps, gates).claims()]
+        for steps, gates in ((100, (0.9, 0.99)), (9, (0.9, 0.5)))
+    ]
+    assert named[0][:3] == ["highway, f = 0.9, 100 steps", "highway, f = 0.99, 100 steps", "0.99¹⁰⁰ against 0.9¹⁰⁰, on the highway"]
+    assert named[1][0] == "highway, f = 0.9, 9 steps" and len(named[1]) == len(named[0]) - 2
+
+
+@pytest.mark.parametrize(
+    ("radii", "about"),
+    [
+        ((0.95,), []),
+        ((0.5,), ["|λ| < 0.9", "a longer T"]),
+        ((1.5,), ["|λ| > 1.2", "a longer T"]),
+        ((0.5, 1.5), ["|λ| < 0.9", "|λ| > 1.2", "a longer T"]),
+    ],
+)
+def test_claims_are_about_the_radii_that_were_measured(radii, about):
+    """Nothing is said of radii that nobody asked for."""
+    found = experiments.through_time(radii, (5, 10), networks=("linear",))
+    assert [claim.what for claim in found.claims()] == [f"linear: {what}" for what in about]
+    assert [claim.what for claim in experiments.through_time((0.5,), (5,), networks=("linear",)).claims()] == ["linear: |λ| < 0.9"]
+
+
 def test_the_total_is_another_number():
     """What all paths keep differs from the direct path; the RNN keeps at most (ρ · max φ′)¹⁰⁰ of it."""
     found = experiments.lstm_retention()

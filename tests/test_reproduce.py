@@ -271,6 +271,16 @@ def test_without_matplotlib_the_page_says_so(tmp_path, calls, monkeypatch):
     assert "<img" not in text and "pip install &quot;tinygrad_rnn[plot]&quot;" in text
 
 
+def test_a_record_of_claims_alone_is_shown(tmp_path, calls):
+    """A row without numbers and pictures has its claims on the page, and nothing empty beside them."""
+    record = reproduce(table(), [1], out=tmp_path)[0]
+    for shown in (record, replace(record, table=None, charts=())):
+        read_back = Record.from_json(shown.to_json(), "a record")
+        page = to_html([read_back])
+        tables, pictures = page.count("<table>"), page.count("<img")
+        assert (tables, pictures) == ((3, 1) if shown is record else (2, 0))
+
+
 # -- the command ----------------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from tinygrad_rnn import experiments
 from tinygrad_rnn.errors import ArgumentError, StorageError
+from tinygrad_rnn.experiments import sweeps
 from tinygrad_rnn.experiments.sweeps import sweep
 
 GRID = {"seed": [0, 1], "size": [4, 40]}
@@ -162,6 +163,65 @@ def test_a_broken_executor_of_the_callers_keeps_what_is_finished(tmp_path):
         assert sweep(cells.picky, {"number": [1, 4, 5, 6, 7]}, executor, path=path).values() == [1, 4, 5, 6, 7]
 
 
+class Lossy(Executor):
+    """An executor that loses the second cell on the way, as Dask does when workers die during it, and never begins the third."""
+
+    def __init__(self, error):
+        self.error, self.futures = error, []
+
+    def submit(self, fn, *arguments, **options):
+        future = Future()
+        self.futures.append(future)
+        if len(self.futures) == 2:
+            future.set_exception(self.error)
+        elif len(self.futures) != 3 or not isinstance(self.error, BrokenExecutor):
+            future.set_result(fn(*arguments))
+        return future
+
+
+def test_what_gets_lost_on_the_way_is_the_cells_error():
+    """The other cells are done. If the executor breaks, what it has not begun is taken back from it."""
+    lossy = Lossy(RuntimeError("attempted to run the cell on 3 workers"))
+    found = sweep(cells.picky, {"number": [1, 4, 5]}, lossy)
+    assert [cell.error for cell in found.cells] == [None, "RuntimeError: attempted to run the cell on 3 workers", None]
+    broken = Lossy(BrokenExecutor("gone"))
+    with pytest.raises(BrokenExecutor, match="gone"):
+        sweep(cells.picky, {"number": [1, 4, 5]}, broken)
+    assert [future.cancelled() for future in broken.futures] == [False, False, True]
+
+
+class Dying(Executor):
+    """A pool of processes that does one cell and dies as the next one is handed to it."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def submit(self, fn, *arguments):
+        self.calls += 1
+        if self.calls == 2:
+            raise BrokenExecutor("gone")
+        future = Future()
+        future.set_result(fn(*arguments))
+        return future
+
+
+def test_what_a_dying_pool_has_finished_counts(monkeypatch):
+    """A cell that was done when its pool died is taken as it is, and not called again."""
+    pools = []
+    monkeypatch.setattr(sweeps._Own, "_pool", lambda self, workers: pools.append(Dying()) or pools[-1])
+    assert sweep(cells.picky, {"number": [1, 4]}, workers=2).values() == [1, 4]
+    assert [pool.calls for pool in pools] == [2, 1]
+
+
+def test_the_number_of_threads_is_given_back(monkeypatch):
+    """What the caller's environment says of BLAS threads is so again after a sweep."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with sweeps._one_thread():
+        assert os.environ["OPENBLAS_NUM_THREADS"] == os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "7" and "OMP_NUM_THREADS" not in os.environ
+
+
 @POSIX
 def test_workers_that_always_die_end_the_sweep(tmp_path):
     """When nothing was finished and workers have died three times, the sweep says what may be wrong instead of trying every cell."""
@@ -274,6 +334,15 @@ def test_two_sweeps_do_not_write_to_one_file(tmp_path):
             return future
 
     assert sweep(cells.picky, {"number": [1]}, Second(), path=path).values() == [1]
+
+
+def test_a_system_without_locks_sweeps_all_the_same(tmp_path, monkeypatch):
+    """Windows has no fcntl: finished cells are kept and found there too."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    path = tmp_path / "sweep.jsonl"
+    with ThreadPoolExecutor(1) as executor:
+        assert sweep(cells.picky, {"number": [1]}, executor, path=path).values() == [1]
+    assert sweep(cells.picky, {"number": [1]}, Refusing(), path=path).reused == 1
 
 
 # -- a Dask cluster ---------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tinygrad_rnn import experiments, nn, optim, tasks
 from tinygrad_rnn.errors import ArgumentError, StateError, StorageError
 from tinygrad_rnn.experiments.agreement import SENTENCE, Agreeing
 from tinygrad_rnn.experiments.limits import LengthLimits, Reader, length_cell
-from tinygrad_rnn.experiments.reviews import BAG, Classifier, Split, judged, padded
+from tinygrad_rnn.experiments.reviews import BAG, Classifier, Split, classifier_cell, judged, padded
 from tinygrad_rnn.experiments.stacks import Stack, state_norms
 from tinygrad_rnn.experiments.statistics import mean_of, success_rate, t_probability, t_quantile
 from tinygrad_rnn.experiments.training import train
@@ -168,6 +168,15 @@ def test_why_a_run_stops():
     assert scripted([3.0, math.nan, 1.0, 1.0])[0].stopped == "diverged"
 
 
+def test_a_run_as_a_table():
+    """One row per measurement, and below it why the run ended and what it came to."""
+    run, _, _ = scripted([3.0, 1.0, 2.0, 2.0], patience=2)
+    table = run.table()
+    assert table.columns == ("updates", "loss", "largest ‖g‖", "error")
+    assert [(row[0], row[3]) for row in table.rows] == [("10", "3"), ("20", "1"), ("30", "2"), ("40", "2")]
+    assert table.caption == f"stopped: patience; best 1 after 20; clipping engaged in {run.clipped:.0%}"
+
+
 def test_a_gradient_that_is_not_finite_ends_the_run_before_it_does_harm():
     """The weights stay finite, clipping is counted, and the largest norm is kept."""
     w = nn.Linear(1, 1, dtype=np.float32, rng=0)
@@ -224,6 +233,13 @@ def limits(counts, seeds=5, steps=(10, 20, 30, 50, 70, 100), **changes):
 def test_the_verdict_on_the_length_limits(rnn, lstm, verdicts):
     """It follows from the counts by the stated rule, and a failure counts only where another network succeeds."""
     assert [claim.verdict for claim in limits([rnn, lstm]).claims()] == verdicts
+
+
+def test_the_caption_tells_the_settings_where_they_are_known():
+    """How many updates a run may take is a setting of the experiment, which a result made by hand does not have."""
+    assert limits([[1] * 6, [5] * 6]).table().caption == "adding: mean squared error, 0.167 by chance"
+    told = limits([[1] * 6, [5] * 6], settings={"updates": 70}).table().caption
+    assert told.endswith("0.167 by chance; at most 70 updates, half of them for a run that has learned nothing by then")
 
 
 @pytest.mark.parametrize("steps", [10, 200])
@@ -400,6 +416,19 @@ def test_a_classifier_learns_what_a_word_decides(network):
         assert all(shares.sum() == pytest.approx(1.0) for shares in found["shown"])
 
 
+def test_all_sentences_or_some(monkeypatch):
+    """None takes every review; a number takes so many, evenly."""
+    monkeypatch.setattr(tasks, "movie_reviews", lambda **_: invented(200))
+    short = {**OPTIONS, "updates": 2, "every": 1}
+    whole, half = (classifier_cell(network=BAG, seed=0, sentences=count, **short) for count in (None, 100))
+    for found, expected in ((whole, judged(invented(200), BAG, 0, **short)), (half, judged(invented(200)[::2], BAG, 0, **short))):
+        np.testing.assert_array_equal(found["confusion"], expected["confusion"])
+    assert (whole["confusion"].sum(), half["confusion"].sum()) == (20, 10)
+    with pytest.raises(ArgumentError) as caught:
+        experiments.sentiment(hidden=7)
+    assert str(caught.value) == "sentiment: hidden must be even and at least 2, half for each direction, got 7"
+
+
 def test_the_test_part_stays_unseen():
     """The parts share no sentence, the vocabulary is that of the training part, and unrated sentences are left out."""
     reviews = [Review(f"alone{n} common common", 1.0 if n % 2 else -1.0) for n in range(100)] + [Review("neutral", 0.0)] * 9
@@ -456,6 +485,13 @@ def test_one_layers_norms_are_those_of_plain_numpy():
         delta = ((1 - state**2) * delta) @ w["layer.weight_hh_l0"]
         expected.append(np.linalg.norm(delta))
     np.testing.assert_allclose(norms[0], np.array(expected[::-1]) / expected[0], rtol=1e-9)
+
+
+def test_claims_are_about_the_depths_that_were_measured(in_threads):
+    """Of a few layers nothing is said where none of 2 to 4 was trained."""
+    options = {"updates": 1, "seeds": 1, "hidden": 2, "steps": 4, "executor": in_threads}
+    few, none = (experiments.recurrent_stacks(layers, ("plain", "skip"), **options).claims() for layers in ((2, 8), (1, 8)))
+    assert [claim.what for claim in few] == ["2 to 4 plain layers", *(claim.what for claim in none)] and none[0].what == "8 layers, skip"
 
 
 def test_eight_plain_layers_are_compared_with_those_that_skip(in_threads):

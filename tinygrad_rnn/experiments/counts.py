@@ -140,12 +140,9 @@ def shortest_way(ledger: Trace, source: NodeInfo, target: NodeInfo, through: Cal
         leaving.setdefault(step.node, []).append(step)
     start, goal = (source, through is None), (target, True)
     found = {start: Way(0, 0)}
-    queue, settled = deque([start]), set()
+    queue = deque([start])
     while queue:  # edges cost 0 or 1: what costs nothing goes to the front, so nodes are settled in order of their cost
         place = queue.popleft()
-        if place in settled:
-            continue
-        settled.add(place)
         if place == goal:
             break
         (node, passed), way = place, found[place]

@@ -250,14 +250,12 @@ def _forget(answer: Any) -> tuple[bool, str]:
         return True, _measured_gates()
     if found == ["keeps", "loses"]:
         return False, "the two are swapped: in c_t = f ⊙ c_{t−1} + i ⊙ c̃_t, f = 0 leaves nothing of the past and f = 1 all of it."
-    for gate, meaning, wanted, text in zip((0, 1), found, ("loses", "keeps"), texts, strict=True):
-        if meaning == "unclear":
-            shown = text.strip() or "nothing"
-            return False, f"of f = {gate} you say {shown!r}: say what becomes of c_{{t−1}}, whether it is lost or kept."
-        if meaning != wanted:
-            right = "nothing of c_{t−1} is left: c_t = i ⊙ c̃_t" if gate == 0 else "c_{t−1} is kept whole: c_t = c_{t−1} + i ⊙ c̃_t"
-            return False, f"f = {gate} is not what you say: {right}."
-    raise AssertionError("one of two meanings is wrong")
+    gate = 1 if found[0] == "loses" else 0  # where the first mistake is
+    if found[gate] == "unclear":
+        shown = texts[gate].strip() or "nothing"
+        return False, f"of f = {gate} you say {shown!r}: say what becomes of c_{{t−1}}, whether it is lost or kept."
+    right = "nothing of c_{t−1} is left: c_t = i ⊙ c̃_t" if gate == 0 else "c_{t−1} is kept whole: c_t = c_{t−1} + i ⊙ c̃_t"
+    return False, f"f = {gate} is not what you say: {right}."
 
 
 def _measured_gates() -> str:

@@ -356,7 +356,7 @@ def sentiment(
         The lecture; data: Hutto & Gilbert 2014, Pang & Lee 2005.
     """
     if hidden < 2 or hidden % 2:
-        raise ArgumentError(f"sentiment: hidden must be even, for two directions, got {hidden}")
+        raise ArgumentError(f"sentiment: hidden must be even and at least 2, half for each direction, got {hidden}")
     tasks.movie_reviews()  # here, so that the workers find it
     options = {"cell": cell, "hidden": hidden, "embedding": embedding, "dropout": dropout, "batch": batch, "updates": updates}
     options |= {"every": every, "patience": patience, "lr": lr, "sentences": sentences}
