@@ -11,7 +11,7 @@ import tinygrad_rnn as tg
 from tinygrad_rnn.primitive import Opaque
 from tinygrad_rnn.tensor import apply
 from tinygrad_rnn.testing import gradcheck, gradgradcheck, laws, strategies
-from tinygrad_rnn.testing.programs import OPERATIONS, Operation, Program
+from tinygrad_rnn.testing.programs import OPERATIONS, Operation, Program, Statement
 
 FEW = settings(max_examples=max(settings().max_examples // 2, 10))
 
@@ -45,6 +45,15 @@ NESTED = (
 
 programs = strategies.programs()
 nested = strategies.programs(operations=(*OPERATIONS[:8], *NESTED), most=12)
+
+
+def test_a_tilted_program_has_no_derivative_of_0() -> None:
+    """Where the program's own gradient cancels, that of the tilt is a number, also where the inputs add up to −½."""
+    steps = (Statement("v0", Operation("softmax", tg.softmax), ("a",), {"axis": 0}), Statement("v1", Operation("sum", tg.sum), ("v0",)))
+    program = Program({"a": np.array([-0.95, -0.81, 1.26])}, steps)
+    assert sum(program.inputs["a"]) == -0.5
+    np.testing.assert_allclose(tg.vjp(program.tilted, *program.point)[1](1.0)[0].value, 0.1 * (np.sqrt(2.0) - 1.0), rtol=1e-12)
+    laws.linearity(program.tilted, *program.point)
 
 
 @given(nested | programs)

@@ -7,6 +7,7 @@ a pole, so that every derivative can be checked. One generator serves two source
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,13 +110,13 @@ class Program:
         return self.run(*operands)
 
     def tilted(self, *operands: Any) -> Any:
-        """The result plus 0.1 (s + s²), with s the sum of all inputs: a program none of whose derivatives is 0 only up to rounding.
+        """The result plus 0.1 (√2 s + s²), with s the sum of all inputs: a program none of whose derivatives is 0 only up to rounding.
 
         Where terms cancel (a softmax of equals, x / x) a derivative is 0 or 10⁻¹⁷, by chance, and nothing can be compared to relative
-        precision. Tilted, all first and second derivatives are numbers.
+        precision. Tilted, all first and second derivatives are numbers: √2 + 2s is 0 for no inputs of two decimals.
         """
         total = sum((ops.sum(x) for x in operands), start=0.0)
-        return self(*operands) + 0.1 * (total + total * total)
+        return self(*operands) + 0.1 * (math.sqrt(2.0) * total + total * total)
 
     def run(self, *operands: Any, using: Mapping[str, Callable[..., Any]] | None = None) -> Any:
         """The result; ``using`` gives other implementations by name, ``using[name](*operands, **statics)`` (another library's, say)."""
