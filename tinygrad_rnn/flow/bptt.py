@@ -264,7 +264,7 @@ class Uses:
         whole = columns.shape[1] == width and bool((np.sort(columns % width, axis=1) == np.arange(width)).all())
         rows = columns[:, 0] // width
         same = bool((columns // width == rows[:, None]).all())
-        return rows if whole and same and places.min(initial=0) >= 0 and len(np.unique(rows)) == len(rows) else None
+        return rows if whole and same and (places >= 0).all() and len(np.unique(rows)) == len(rows) else None
 
 
 def _blocks(ledger: Trace, uses: Uses, leaf: NodeInfo) -> tuple[str, ...]:

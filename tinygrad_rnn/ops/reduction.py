@@ -39,7 +39,7 @@ Axis = int | Sequence[int] | None
 @primitive(name="sum")
 def _sum(x: Any, *, axis: Shape, keepdims: bool) -> Any:
     """Sum over axes."""
-    return np.sum(x, axis=axis, keepdims=keepdims)
+    return x.sum(axis=axis, keepdims=keepdims)
 
 
 @_sum.defrule

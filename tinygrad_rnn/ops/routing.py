@@ -470,7 +470,7 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
         raise ShapeError(
             f"pad: pad_width {pad_width!r} does not fit shape {array.shape}; expected a number, a pair, or a pair per axis"
         ) from None
-    if widths.min(initial=0) < 0:
+    if (widths < 0).any():
         raise ArgumentError(f"pad: expected widths of 0 or more, got {pad_width}; cut with an index instead")
     if not array.ndim:
         return array  # no axis to widen
