@@ -20,6 +20,7 @@ from tinygrad_rnn.experiments.counts import Way, shortest_way
 from tinygrad_rnn.experiments.depth import carried, half_circles, log10_left, stacked
 from tinygrad_rnn.experiments.gated import from_lecture, lecture_gru_step, lecture_lstm_step
 from tinygrad_rnn.experiments.measurement import PLACES, VERDICTS, close, holds, together
+from tinygrad_rnn.experiments.near import pulls
 from tinygrad_rnn.experiments.streams import mackey_glass, nodes_held
 from tinygrad_rnn.render.charts import Chart, draw, series, to_svg
 from tinygrad_rnn.report import plain
@@ -385,8 +386,8 @@ def test_too_few_steps_are_refused():
 
 
 def test_near_losses_move_the_weights():
-    """The matrix is lower triangular and falls off with the distance, trained or not; the loss at step 2 pulls harder at step 1 than
-    the one at step 4; and training has worked. (That the entries are right is shown in test_bptt.)"""
+    """The matrix is lower triangular and falls off with the distance, trained or not; the loss at step 2 pulls harder on h₁ than the
+    one at step 4; and training has worked. (That the entries are right is shown in test_bptt.)"""
     found = tg.experiments.near_effects(steps=8, updates=60, seed=1)
     for matrix, by_distance in ((found.untrained, found.untrained_by_distance), (found.trained, found.trained_by_distance)):
         assert matrix.shape == (8, 8)
@@ -396,6 +397,16 @@ def test_near_losses_move_the_weights():
     assert found.loss[1] < 0.9 * found.loss[0]
     with pytest.raises(tg.errors.ArgumentError, match="at least 4 steps, got 3"):
         tg.experiments.near_effects(steps=3)
+
+
+def test_pulls_on_the_first_state():
+    """‖∂J⁽ᵗ′⁾/∂h₁‖ is that of the initial state of a sequence that begins one step later, from h₁ on; of J⁽¹⁾, what the loss hands it."""
+    layer, x = nn.RNN(3, 4, rng=0), np.random.default_rng(1).standard_normal((5, 2, 3))
+    outputs, _ = layer(x)
+    later = tg.tensor(outputs.value[:1], requires_grad=True)  # h₁
+    through, _ = layer(x[1:], later)
+    expected = [np.linalg.norm(tg.grad((at**2).sum(), later)[0].value) for at in (later[0], *through)]
+    np.testing.assert_allclose(pulls([(at**2).sum() for at in outputs]), expected, rtol=1e-12)
 
 
 # -- 5: by eigenvalue and length ------------------------------------------------------------------------------------------------

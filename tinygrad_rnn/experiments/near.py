@@ -14,6 +14,7 @@ from ..nn.init import generator
 from ..ops import stack
 from ..render.charts import Chart, series
 from ..report import Table, aligned, number
+from ..trace import trace
 from .measurement import Claim, Measurement, experiment, holds
 
 
@@ -24,7 +25,7 @@ class NearEffects(Measurement):
     Attributes:
         untrained, trained: (T, T), entry (t′ − 1, t − 1) the norm of what the loss at t′ contributes through the use at step t.
         distance: d = t′ − t; ``untrained_by_distance``, ``trained_by_distance`` the mean norms at each.
-        pull: (2, T), ‖∂J⁽ᵗ′⁾/∂a₁‖, how hard the loss at t′ pulls at the first step, untrained and trained.
+        pull: (2, T), ‖∂J⁽ᵗ′⁾/∂h₁‖ over the batch, how hard the loss at t′ pulls on the first state, untrained and trained.
         loss: (2,), the mean cross-entropy in nats, untrained and trained.
     """
 
@@ -37,21 +38,21 @@ class NearEffects(Measurement):
     loss: Any
 
     def table(self) -> Table:
-        """Mean norms by distance, and each loss's pull at the first step."""
+        """Mean norms by distance, and each loss's pull on h₁."""
         rows = [
             (d, number(self.untrained_by_distance[d]), number(self.trained_by_distance[d]), d + 1, *(number(pull[d]) for pull in self.pull))
             for d in self.distance
         ]
-        columns = ("t′ − t", "untrained", "trained", "t′", "‖∂J/∂a₁‖ untrained", "trained")
+        columns = ("t′ − t", "untrained", "trained", "t′", "‖∂J/∂h₁‖ untrained", "trained")
         caption = f"loss {self.loss[0]:.3f} untrained, {self.loss[1]:.3f} trained, in nats"
         return aligned(columns, rows, "which loss moves which use of W_hh", caption)
 
     def claims(self) -> tuple[Claim, ...]:
-        """J⁽²⁾ pulls harder at the first step than J⁽⁴⁾, trained or not; and the nearer a use, the more a loss moves it."""
+        """J⁽²⁾ pulls harder on h₁ than J⁽⁴⁾, trained or not; and the nearer a use, the more a loss moves it."""
         names = ("untrained", "trained")
         pulls = [
             holds(
-                f"pull at the first step, {name}",
+                f"pull on h₁, {name}",
                 "J⁽²⁾ beats J⁽⁴⁾",
                 f"{number(float(pull[1]))} against {number(float(pull[3]))}",
                 pull[1] > pull[3],
@@ -83,6 +84,11 @@ class NearEffects(Measurement):
             )
             for name, m in (("untrained", self.untrained), ("trained", self.trained))
         )
+
+
+def pulls(losses: list[Any]) -> Any:
+    """‖∂J/∂h₁‖ over the batch for each of the losses, which have one recurrence in common."""
+    return np.array([trace(loss, keep="norms").states()[1].hidden.norm for loss in losses])
 
 
 @experiment
@@ -129,8 +135,7 @@ def near_effects(*, steps: int = 12, batch: int = 16, hidden: int = 16, symbols:
     def measured() -> tuple[Any, Any, float]:
         each = losses(shown)
         matrix = flow.bptt_matrix(each, layer.weight_hh_l0).norm
-        pull = flow.bptt_matrix(each, layer.bias_l0).norm[:, 0]
-        return np.pad(matrix, ((0, 0), (steps - matrix.shape[1], 0))), pull, float(np.mean([loss.item() for loss in each]))
+        return np.pad(matrix, ((0, 0), (steps - matrix.shape[1], 0))), pulls(each), float(np.mean([loss.item() for loss in each]))
 
     untrained, pull_before, loss_before = measured()
     parameters = [*layer.parameters(), *readout.parameters()]
