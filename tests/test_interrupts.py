@@ -171,12 +171,16 @@ def test_a_kernel_or_a_checkpoint_that_raises(program, error, monkeypatch):
 # -- what comes from outside -------------------------------------------------------------------------------------------------------
 
 
-def interrupted_at(k, function):
-    """Call a function, and interrupt it at its k-th Python call or return from C: there, and in loops, is where signals are handled.
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def interrupted_at(k, function, strike=interrupt):
+    """Call a function, and strike at its k-th Python call or return from C: there, and in loops, is where signals are handled.
 
     Left out are generators and what closes them, where Python itself loses an error, and the lock that is left when all is done.
 
-    Returns whether it was interrupted.
+    Returns whether it was struck.
     """
     left = k
 
@@ -187,17 +191,17 @@ def interrupted_at(k, function):
         if event in ("call", "c_return") and not lost and getattr(argument, "__name__", "") != "__exit__":
             left -= 1
             if left == 0:
-                raise KeyboardInterrupt
+                strike()
 
     before = sys.getprofile()
     sys.setprofile(count)
     try:
         function()
     except KeyboardInterrupt:
-        return True
+        pass
     finally:
         sys.setprofile(before)
-    return False
+    return left <= 0
 
 
 PASSES = {
@@ -273,3 +277,29 @@ def test_an_exception_from_another_thread(program):
             program.loss.backward(observers=[strike])
         assert all(leaf.grad is held for leaf, held in zip(program.leaves, program.before, strict=True))
         whole()
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_a_pass_in_the_middle_of_a_pass(kind):
+    """A signal handler, or a finaliser, that runs the same layer while it runs, and differentiates, changes not one bit, wherever it comes."""
+    layer, other = kind(2, 3, rng=0), np.ones((5, 2, 2))
+    found = []
+
+    def run(numbers):
+        with tg.enable_grad():
+            x = tg.tensor(numbers, True)
+            h = tg.checkpoint(lambda a: tg.tanh(a) * 2.0, layer(x, lengths=[3, 2])[0])
+            found[:] = [h.value, *(g.value for g in tg.grad((h * h).sum(), [x, *layer.parameters()]))]
+
+    def handler():
+        layer(other)[0].sum().backward()
+
+    numbers = np.random.default_rng(0).normal(size=(3, 2, 2))
+    run(numbers)
+    expected = list(found)
+    k = 1
+    while interrupted_at(k, lambda: run(numbers), lambda: tg.enable_grad(handler)()):
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True)), k
+        k += 6
+    assert k > 200
+    whole()

@@ -42,10 +42,20 @@ class _Scratch(threading.local):
     """Room that a pass needs only while it runs, kept for the next pass of the same thread.
 
     Memory that is new to the process costs more than the numbers that are put there: for small layers it was a fifth of all time.
+    A pass opens it; one that comes in the middle of another, from a signal handler or a finaliser, gets room of its own.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, Array] = {}
+        self._waiting: list[dict[str, Array]] = []
+
+    def __enter__(self) -> None:
+        self._waiting.append(self._held)
+        if len(self._waiting) > 1:
+            self._held = {}
+
+    def __exit__(self, *_: object) -> None:
+        self._held = self._waiting.pop()
 
     def take(self, use: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array with anything in it, which is overwritten the next time that the same use is asked for."""
@@ -598,8 +608,9 @@ def _mix(n: Array, z: Array, past: Array, terms: Array, into: Array) -> None:
 
 
 def _forward(kind: type[_Run], *operands: Array, **statics: Any) -> tuple[tuple[Array, ...], _Run]:
-    run = kind(*operands, **statics)
-    return run.forward(), run
+    with _scratch:
+        run = kind(*operands, **statics)
+        return run.forward(), run
 
 
 def _definition(recurrence: Recurrence, *operands: Any, lengths: Array | None, reverse: bool, watch: Watch | None = None) -> Any:
@@ -607,7 +618,8 @@ def _definition(recurrence: Recurrence, *operands: Any, lengths: Array | None, r
 
 
 def _joint_pullback(cotangent: Any, value: Any, run: _Run, needed: Sequence[bool], *operands: Array, **statics: Any) -> tuple[Any, ...]:
-    return run.backward(cotangent, needed)
+    with _scratch:
+        return run.backward(cotangent, needed)
 
 
 def _opaque(kind: type[_Run]) -> Opaque:
