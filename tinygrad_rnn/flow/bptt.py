@@ -417,8 +417,6 @@ def _one_entry(path: list[BackwardStep], seeds: list[tuple[int, Slab]], uses: Us
         pull(step.map, held, share)
         total = total + uses.down(step.operand.order, share)[0]
 
-    chosen = {step.node.order for step in uses.edges if uses.time.get(id(step)) == time}
     useful = [step for step in path if step.operand.order not in uses.family or uses.time.get(id(step)) == time]
-    if chosen:
-        carry(useful, stacks, uses.family, tell=hear)
+    carry(useful, stacks, uses.family, tell=hear)
     return total

@@ -20,7 +20,7 @@ from .given import traced
 from .logs import log10
 from .product import selected_lags
 from .stacks import Slab, Stack, carry
-from .stretches import ROLES, Forms, Stretch, alike, columns, joined, stretches
+from .stretches import ROLES, Forms, Stretch, alike, columns, gapless, joined, stretches
 
 _ENTRIES = 1 << 17  # how many numbers of a matrix are worked on at a time: what fits into a core's cache
 
@@ -165,7 +165,8 @@ def step_jacobians(trace: Trace | Tensor, layer: Any = None) -> StepJacobians:
         :class:`StepJacobians`. The Jacobians take steps · B · S² numbers.
 
     Raises:
-        ArgumentError: if no such recurrence was traced, it has only one step, or the trace has only norms.
+        ArgumentError: if no such recurrence was traced, it has only one step, its states have several shapes, a step in the middle has
+            none, or the trace has only norms.
 
     Source:
         Pascanu, Mikolov & Bengio 2013; Chen, Pennington & Schoenholz 2018 (their singular values); Benettin et al. 1980 (the exponents).
@@ -183,15 +184,21 @@ def step_jacobians(trace: Trace | Tensor, layer: Any = None) -> StepJacobians:
         True
     """
     trace = traced("step_jacobians", trace, arrays=True)
-    states = trace.states(layer)
+    states = gapless("step_jacobians", trace.states(layer))
     roles = tuple(role for role in ROLES if any(getattr(at, role) is not None for at in states))
-    found = [stretch for stretch in stretches(trace.steps, states) if len(stretch.starts) == len(stretch.ends) == len(roles)]
+    found = [stretch for stretch in stretches(trace.steps, states) if len(stretch.starts) == len(stretch.ends) == len(roles) > 0]
     if not found:
         raise ArgumentError(
-            f"step_jacobians: {states.path!r} has no two steps with {' and '.join(roles)}; expected at least two. Trace a loss that reads "
-            "its last state"
+            f"step_jacobians: {states.path!r} has no two steps with {' and '.join(roles) or 'a state'}; expected at least two. Trace a "
+            "loss that reads its last state"
         )
-    shape = found[0].here.parts[0].node.shape
+    shapes = sorted({part.node.shape for stretch in found for part in (*stretch.here.parts, *stretch.past.parts)})
+    if len(shapes) > 1:
+        raise ArgumentError(
+            f"step_jacobians: expected states of one shape, (B, H), got {' and '.join(map(str, shapes))} in {states.path!r}. Mark only "
+            "parts of one shape with tg.landmark"
+        )
+    shape = shapes[0]
     batch, size = math.prod(shape[:-1]), shape[-1]
     jacobian = np.empty((len(found), *shape[:-1], len(roles) * size, len(roles) * size), found[0].here.parts[0].node.dtype)
     with np.errstate(all="ignore"):

@@ -11,12 +11,12 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..report import Result, Table, aligned, number, power_of_ten
-from ..steps import BackwardStep
 from ..tensor import Tensor
 from ..trace import StateAt, States, Trace
 from .given import traced
 from .logs import log10, mean_log10, slope, trend
 from .relay import DIRECT, EdgeGains, accuracy, edges_in_words, edges_table, relay, reliable
+from .stretches import gapless, stretches
 
 PRESERVED = 0.00434
 """A rate, in log₁₀ per step, that is about 1 %: a gradient that changes less counts as preserved."""
@@ -136,7 +136,7 @@ def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProd
         layer: the recurrence's path or module; None if there is only one.
 
     Raises:
-        ArgumentError: if no such recurrence was traced, or no gradient reached any of its steps.
+        ArgumentError: if no such recurrence was traced, no gradient reached any of its steps, or a step in the middle has no state.
 
     Source:
         Pascanu, Mikolov & Bengio 2013 (the bound); Hochreiter 1991, Bengio, Simard & Frasconi 1994 (the effect).
@@ -150,7 +150,7 @@ def vanishing_product(trace: Trace | Tensor, layer: Any = None) -> VanishingProd
         ('vanishing', True)
     """
     trace = traced("vanishing_product", trace)
-    states = trace.states(layer)
+    states = gapless("vanishing_product", trace.states(layer))
     ran, norms = states.times, [at.norm for at in states]
     last = max((k for k, norm in enumerate(norms) if norm != 0), default=None)
     if last is None:
@@ -240,30 +240,24 @@ def verdict(rate: float) -> str:
 def _rnn_parts(trace: Trace, states: States, time: Any, known: Any) -> tuple[Any, Any, Any]:
     """Saturation part, weight part and W_hh, where one diagonal and one matrix make up a step, and NaN where they do not or are not known.
 
-    An RNN is recognised by its edges: out of h_t leads one ``scale`` edge, and into h_{t−1} one ``matmul`` edge of the same step.
+    An RNN is recognised by its edges: on the way from h_t to h_{t−1} stand one ``scale`` edge and then one ``matmul`` edge, and between
+    them the cotangent stays as it is.
     """
     saturation, weight = np.full(len(time), np.nan), np.full(len(time), np.nan)
     matrix = None
     if any(at.cell is not None or at.gates for at in states):
         return saturation, weight, matrix
-    landmarks = {at.hidden.node.order for at in states if at.hidden is not None}
-    leaving: dict[int, list[BackwardStep]] = {order: [] for order in landmarks}
-    arriving: dict[int, list[BackwardStep]] = {order: [] for order in landmarks}
-    for step in trace.steps:
-        if step.node.order in landmarks:
-            leaving[step.node.order].append(step)
-        if step.operand.order in landmarks:
-            arriving[step.operand.order].append(step)
+    paths = {stretch.here.time: stretch.path for stretch in stretches(trace.steps, states)}
     for k in range(1, len(time)):
-        here, past = states[int(time[k - 1])], states[int(time[k])]
-        if here.hidden is None or past.hidden is None:
+        edges = [step for step in paths[int(time[k - 1])] if step.kind in ("scale", "matmul")]
+        if [step.kind for step in edges] != ["scale", "matmul"]:
             break
-        out = leaving[here.hidden.node.order]
-        into = [step for step in arriving[past.hidden.node.order] if step.time == here.time]
-        if len(out) != 1 or out[0].kind != "scale" or len(into) != 1 or into[0].kind != "matmul":
+        diagonal, product = edges
+        left, arrives = diagonal.norms[1], product.norms[0]
+        if known[k] and abs(arrives - left) > accuracy(states[int(time[k])]) * left:
             break
         if known[k]:
-            saturation[k], weight[k] = out[0].gain, into[0].gain
-        if into[0].map is not None:
-            matrix = np.asarray(into[0].map.matrix)  # type: ignore[attr-defined]
+            saturation[k], weight[k] = diagonal.gain, product.gain
+        if product.map is not None:
+            matrix = np.asarray(product.map.matrix)  # type: ignore[attr-defined]
     return saturation, weight, matrix

@@ -94,8 +94,8 @@ def connectivity(outputs: Tensor, inputs: Tensor, unit: int | None = None) -> Co
         for k, one in enumerate(group):
             basis[k, ..., one] = 1.0
         seeds = {root.order: Stack(root.shape, {t: Slab(t * len(group), basis) for t in range(steps)})}
-        arrived = carry(path, seeds, {goal.order}).get(goal.order)
-        norms = _norms_by_place(arrived, steps * len(group)).reshape(steps, len(group), -1)
+        arrived = carry(path, seeds, {goal.order}).get(goal.order, Stack(goal.shape))
+        norms = _norms_by_place(arrived, steps * len(group)).reshape(steps, len(group), goal.shape[0])
         squares = np.hypot(squares, root_of_squares(np.moveaxis(norms, 1, -1)))
     return Connectivity(
         unit=None if unit is None else int(unit) % units,
@@ -105,10 +105,8 @@ def connectivity(outputs: Tensor, inputs: Tensor, unit: int | None = None) -> Co
     )
 
 
-def _norms_by_place(arrived: Stack | None, bins: int) -> Any:
+def _norms_by_place(arrived: Stack, bins: int) -> Any:
     """The norm of every bin at every place of the first axis: (bins, T)."""
-    if arrived is None:
-        return np.zeros((bins, 0))
     norms = np.zeros((bins, arrived.shape[0]))
     if None in arrived.parts:
         slab = arrived.whole()

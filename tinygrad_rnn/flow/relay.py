@@ -296,13 +296,19 @@ def _carried(ats: Sequence[StateAt], norms: Any) -> dict[str, Any]:
         if any(part is not None and part.carried is not None for part in parts):
             shape = next(part.node.shape for part in parts if part is not None)
             arrays = [np.zeros(shape) if part is None or part.carried is None else part.carried for part in parts]
-            found[role] = _beside(1.0 / norms, np.stack(arrays).astype(np.float64, copy=False))
+            stacked = np.stack(arrays).astype(np.float64, copy=False)
+            found[role] = stacked / _along(norms, len(shape))  # one over a norm may be more than a float holds
     return found
 
 
 def _beside(factors: Any, arrays: Any) -> Any:
     """Each entry of the first axis times its factor."""
-    return arrays * np.reshape(factors, (-1,) + (1,) * (arrays.ndim - 1))
+    return arrays * _along(factors, arrays.ndim - 1)
+
+
+def _along(numbers: Any, axes: int) -> Any:
+    """Numbers along a first axis, with so many axes behind it."""
+    return np.reshape(numbers, (-1,) + (1,) * axes)
 
 
 def _norms(arrays: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ArgumentError
 from ..linear_maps import Identity, Keyed, LinearMap, Mask, MatMul, Place, Scale, Scatter
 from ..steps import BackwardStep
 from ..trace import StateAt, States
@@ -39,6 +40,22 @@ class Stretch:
         """The shape of a part of the state before."""
         shape: tuple[int, ...] = getattr(self.past, role).node.shape
         return shape
+
+
+def gapless(instrument: str, states: States) -> States:
+    """The states, of which none is missing between two others.
+
+    Raises:
+        ArgumentError: if only a gate was marked in one of the steps between.
+    """
+    known = [k for k, at in enumerate(states) if at.parts]
+    missing = next((k + 1 for k, after in pairwise(known) if after > k + 1), None)
+    if missing is not None:
+        raise ArgumentError(
+            f"{instrument}: step {states.times[missing]} of {states.path!r} has a gate, but neither a hidden state nor a cell; mark one in "
+            "every step with tg.landmark"
+        )
+    return states
 
 
 def stretches(steps: Sequence[BackwardStep], states: States) -> list[Stretch]:
