@@ -237,7 +237,10 @@ def timed(function):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send signals")
 def test_a_signal_at_any_time(program):
-    """A real signal, at 150 times over the length of a pass: it comes out as KeyboardInterrupt, and all or nothing was added."""
+    """A real signal, at 150 times over the length of a pass: it comes out as KeyboardInterrupt, and all or nothing was added.
+
+    Nothing is left locked either: another thread goes through a pass of the same graph.
+    """
     old = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         length = min(timed(lambda: tg.grad(program.loss, program.leaves)) for _ in range(5))
@@ -258,6 +261,13 @@ def test_a_signal_at_any_time(program):
         assert struck > 10
     finally:
         signal.signal(signal.SIGALRM, old)
+    other = threading.Thread(target=program.loss.backward, daemon=True)
+    other.start()
+    other.join(20)
+    assert not other.is_alive()
+    for leaf, held in zip(program.leaves, program.before, strict=True):
+        np.testing.assert_array_equal(leaf.grad.value, 2.0 * held.value)
+        leaf.grad = held
 
 
 def test_an_exception_from_another_thread(program):

@@ -7,11 +7,9 @@ and NumPy's own functions all go through one function, :func:`apply`, which runs
 from __future__ import annotations
 
 import operator
-import os
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
 from typing import Any, ClassVar
 
 import numpy as np
@@ -228,27 +226,21 @@ class Tensor:
             observers=observers,
             interventions=interventions,
         ).run()
-        with _accumulating:
-            leaves, totals = [], []
-            for leaf, gradient in found.items():
-                if not isinstance(leaf, Leaf):
-                    continue
-                gradient = as_tensor(gradient)
-                if gradient.shape != leaf.value.shape:
-                    raise GraphError(
-                        f"backward: the gradient of {leaf.name or 'a leaf'} came out with shape {gradient.shape}; the leaf has "
-                        f"{leaf.value.shape}. A primitive's rule or a hook is wrong: check it with testing.gradcheck"
-                    )
-                if leaf.grad is not None:
-                    gradient = leaf.grad + gradient if create_graph else _make(np.asarray(leaf.grad._value + gradient._value), None)
-                leaves.append(leaf)
-                totals.append(gradient)
-            held = [leaf.grad for leaf in leaves]
-            try:
-                _give(leaves, totals)
-            except BaseException:
-                _give(leaves, held)
-                raise
+        given = {leaf: as_tensor(gradient).astype(leaf.value.dtype) for leaf, gradient in found.items() if isinstance(leaf, Leaf)}
+        for leaf, gradient in given.items():
+            if gradient.shape != leaf.value.shape:
+                raise GraphError(
+                    f"backward: the gradient of {leaf.name or 'a leaf'} came out with shape {gradient.shape}; the leaf has "
+                    f"{leaf.value.shape}. A primitive's rule or a hook is wrong: check it with testing.gradcheck"
+                )
+        done = False
+        while not done:  # once, unless another thread has added to one of the leaves meanwhile
+            held = [leaf.grad for leaf in given]
+            totals = [
+                gradient if old is None else old + gradient if create_graph else _make(np.asarray(old._value + gradient._value), None)
+                for old, gradient in zip(held, given.values(), strict=True)
+            ]
+            done = _exchanged(list(given), held, totals)
 
     def register_hook(self, hook: Callable[[Tensor], Any]) -> HookHandle:
         """Call ``hook(cotangent)`` when this Tensor's total cotangent is known; what it returns (if not None) replaces it.
@@ -471,21 +463,18 @@ class Tensor:
         return Tensor(self._value.astype(wanted))
 
 
-_accumulating = threading.RLock()  # two threads that add to one leaf lose nothing; a finaliser may differentiate while the lock is held
+def _exchanged(leaves: Sequence[Leaf], held: Sequence[Any], gradients: Sequence[Any]) -> bool:
+    """Set the gradients of all leaves if they are still the ones that were held, and say whether they were.
 
-
-def _unlock() -> None:
-    global _accumulating
-    _accumulating = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)  # the thread that held it is not in the child
-
-
-def _give(leaves: Sequence[Leaf], gradients: Iterable[Any]) -> None:
-    """Set the gradients of all leaves by one call that runs no Python, so that an interrupt finds all of them set or none."""
-    deque(map(setattr, leaves, repeat("grad"), gradients), maxlen=0)
+    One call that runs no Python does both: neither an interrupt nor another thread comes between. A lock would need two, and an interrupt
+    after the first leaves it locked.
+    """
+    same = map(operator.getitem, [{id(gradient): True} for gradient in held], map(id, map(operator.attrgetter("grad"), leaves)))
+    try:
+        deque(chain(same, map(setattr, leaves, repeat("grad"), gradients)), maxlen=0)
+    except KeyError:
+        return False
+    return True
 
 
 class HookHandle:
