@@ -515,8 +515,7 @@ def code_with(function: Any, old: str, new: str) -> types.CodeType:
     definition.decorator_list = []
     flags = __future__.annotations.compiler_flag
     whole = compile(ast.Module([definition], []), inspect.getsourcefile(function) or "", "exec", flags=flags, dont_inherit=True)
-    (made,) = (constant for constant in whole.co_consts if isinstance(constant, types.CodeType))
-    return made
+    return next(code for code in whole.co_consts if isinstance(code, types.CodeType) and code.co_name == definition.name)
 
 
 @contextmanager
