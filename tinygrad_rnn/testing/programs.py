@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from .reproduction import written
+from .as_code import written
 
 Choose = Callable[[int], int]
 """A whole number below n; the smaller, the simpler."""
@@ -32,7 +32,7 @@ def _none(choose: Choose, *operands: Any) -> dict[str, Any]:
     return {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Operation:
     """Something that a statement can do.
 
@@ -51,6 +51,9 @@ class Operation:
     statics: Callable[..., dict[str, Any]] = _none
     safe: Callable[..., bool] = _always
     text: Callable[[list[str], dict[str, Any]], str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<operation {self.name}>"
 
     def written(self, names: list[str], statics: dict[str, Any]) -> str:
         """The call as code."""
@@ -131,6 +134,12 @@ class Program:
         lines += [f"{name} = tg.tensor({written(array)}, requires_grad=True)" for name, array in self.inputs.items()]
         lines += [str(statement) for statement in self.statements]
         return "\n".join([*lines, f"out = {self.statements[-1].name}"])
+
+    def definition_as(self, name: str) -> list[str]:
+        """The lines of a function of this name that computes the same, without the point."""
+        start, end = f"def {name}({', '.join(self.inputs)}):", f"    return {self.statements[-1].name}"
+        tilted = f"{name}.tilted = lambda *xs: {name}(*xs) + 0.1 * ((s := sum(tg.sum(x) for x in xs)) + s * s)"
+        return [start, *(f"    {statement}" for statement in self.statements), end, tilted]
 
     def __repr__(self) -> str:
         return f"<program\n{self}\n>"

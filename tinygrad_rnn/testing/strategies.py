@@ -27,8 +27,8 @@ from .. import nn
 from ..errors import MissingError
 from ..tensor import Tensor, tensor
 from . import programs as _programs
+from .as_code import written
 from .programs import Operation, Program
-from .reproduction import written
 
 try:
     from hypothesis import strategies as st
