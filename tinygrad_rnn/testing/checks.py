@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from .. import ops
 from ..primitive import Primitive
 from ..tensor import Tensor, tensor
 from ..transforms import grad, jvp, no_grad
-from .differences import basis_of, complex_step, differences
+from .differences import SMALLEST, basis_of, complex_step, differences
 from .reproduction import GradcheckError, law
 from .subjects import Subject, parts_of
 
 Function = Callable[..., Any]
+_AWAY = "Move the inputs away from kinks and poles"
 
 
 @law
@@ -123,11 +125,30 @@ def _check(what: str, fn: Function, arrays: list[Any], names: list[str], rtol: f
     for k, name in enumerate(names):
         expected, error, by = _oracle(what, fn, arrays, k, rtol)
         where = Where(what, name, arrays[k].shape, shape)
-        where.agree(expected, reverse[k], error, rtol, by, "reverse mode")
+        remedy = partial(_remedy, what, fn, arrays, k) if by == "central differences" else _check_the_rule
+        where.agree(expected, reverse[k], error, rtol, by, "reverse mode", remedy)
         where.agree(reverse[k], forward[k], error, rtol, "reverse mode (adjoint identity)", "forward mode")
         row = weights.reshape(1, -1)
         where = Where(what, name, arrays[k].shape, None)
         where.agree(row @ reverse[k], combined[k], row @ (error + rtol * np.abs(reverse[k])), 0.0, "linearity", "backward")
+
+
+def _check_the_rule(row: int, column: int) -> str:
+    return "Check the rule of the primitive that this entry passes through"
+
+
+def _remedy(what: str, fn: Function, arrays: list[Any], k: int, row: int, column: int) -> str:
+    """Away from the kink, if the slopes to the left and to the right of the entry differ."""
+    step = 1e-6 * max(abs(float(arrays[k].flat[column])), 1.0)
+    values = []
+    for shift in (-step, 0.0, step):
+        moved = arrays[k].copy()
+        moved.flat[column] += shift
+        values.append(float(_value(what, fn, [*arrays[:k], moved, *arrays[k + 1 :]]).flat[row]))
+    left, right = (values[1] - values[0]) / step, (values[2] - values[1]) / step
+    if abs(right - left) <= 1e-3 * max(abs(left), abs(right)):
+        return _check_the_rule(row, column)
+    return f"The slope jumps here, from {left:.4g} on the left to {right:.4g} on the right: move the inputs away from kinks"
 
 
 def _oracle(what: str, fn: Function, arrays: list[Any], k: int, rtol: float) -> tuple[Any, Any, str]:
@@ -137,7 +158,7 @@ def _oracle(what: str, fn: Function, arrays: list[Any], k: int, rtol: float) -> 
     if exact is None or exact.shape != expected.shape or not (np.abs(exact - expected) <= error + rtol * np.abs(expected)).all():
         return expected, error, "central differences"
     size = max(float(np.max(np.abs(x), initial=0.0)) for x in (exact, _value(what, fn, arrays)))
-    return exact, np.minimum(error, 1e-14 * size), "the complex step"
+    return exact, np.minimum(error, np.maximum(1e-14 * size, SMALLEST)), "the complex step"
 
 
 def _plain(subject: Function, arrays: Sequence[Any]) -> Any:
@@ -155,19 +176,28 @@ class Where:
     def __init__(self, what: str, name: str, operand: tuple[int, ...], output: tuple[int, ...] | None) -> None:
         self.what, self.name, self.operand, self.output = what, name, operand, output
 
-    def agree(self, expected: Any, got: Any, error: Any, rtol: float, by: str, came_by: str) -> None:
+    def agree(
+        self,
+        expected: Any,
+        got: Any,
+        error: Any,
+        rtol: float,
+        by: str,
+        came_by: str,
+        remedy: Callable[[int, int], str] = _check_the_rule,
+    ) -> None:
         size = np.maximum(np.abs(expected), np.abs(got))
         with np.errstate(invalid="ignore"):
-            wrong = ~(np.abs(got - expected) <= rtol * size + error)
+            wrong = ~(np.abs(got - expected) <= rtol * size + error) & (got != expected) & ~(np.isnan(got) & np.isnan(expected))
         if np.isinf(error).any():
             raise GradcheckError(
-                f"{self._at(np.isinf(error))}: expected an estimate by {by}, got none that decides anything. Move the inputs away from "
-                "kinks and poles, or scale the function"
+                f"{self._at(np.isinf(error))}: expected an estimate by {by}, got none that decides anything. {_AWAY}, or scale the function"
             )
         if wrong.any():
+            place = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise GradcheckError(
                 f"{self._at(wrong)}: expected {_first(expected, wrong)} by {by}, got {_first(got, wrong)} by {came_by}. "
-                "Check the rule of the primitive that this entry passes through"
+                f"{remedy(*place) if np.isfinite([expected[place], got[place]]).all() else _AWAY}"
             )
 
     def _at(self, mask: Any) -> str:

@@ -18,15 +18,20 @@ def same(where: str, expected: Any, got: Any, rtol: float, by: str, came_by: str
     expected, got = (np.asarray(getattr(x, "value", x)) for x in (expected, got))
     if expected.shape != got.shape:
         raise GradcheckError(f"{where}: expected shape {expected.shape} by {by}, got {got.shape} by {came_by}")
-    largest = max(scale, *(float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x))) for x in (expected, got)))
+    largest = max(scale if np.isfinite(scale) else 0.0, largest_of(expected, got))
     with np.errstate(invalid="ignore"):
         off = np.where(expected == got, 0.0, np.abs(expected - got))
     wrong = ~(off <= rtol * largest)
     wrong &= ~(np.isnan(expected) & np.isnan(got))
     if wrong.any():
-        worst = np.unravel_index(int(np.argmax(np.where(np.isnan(off), np.inf, off))), off.shape)
+        worst = np.unravel_index(int(np.argmax(np.where(wrong, np.where(np.isnan(off), np.inf, off), -1.0))), off.shape)
         entry = tuple(int(i) for i in worst)
         raise GradcheckError(f"{where}, entry {entry}: expected {expected[entry]:.12g} by {by}, got {got[entry]:.12g} by {came_by}")
+
+
+def largest_of(*arrays: Any) -> float:
+    """The largest absolute value of all that are numbers."""
+    return max(float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x))) for x in arrays)
 
 
 def random_weights(shape: tuple[int, ...], seed: int) -> Any:

@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 
 _FIRST_STEP, _RATIO, _LEVELS = 0.25, 4.0, 10
-_TINY = 1e-30
+_TINY = 1e-120
+"""The imaginary step: its cube underflows, so a term of third order leaves nothing, not even where the derivative is 0."""
+SMALLEST = 1e-180
+"""Derivatives below it are lost in the imaginary step."""
+
 _ROUNDING = 8.0 * float(np.finfo(np.float64).eps)
 
 
@@ -69,15 +73,15 @@ def complex_step(fn: Callable[..., Any], arrays: list[Any], operand: int) -> Any
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("error")  # a complex number that is cast to a real one loses its derivative
             for basis in basis_of(arrays[operand].shape):
-                varied = [np.array(array) for array in arrays]
+                varied = [np.array(array, complex if np.asarray(array).dtype.kind == "f" else None) for array in arrays]
                 varied[operand] = varied[operand] + 1j * _TINY * basis
                 out = np.asarray(fn(*varied))
                 if out.dtype.kind != "c":
                     return None
                 columns.append(out.ravel().imag / _TINY)
+            return np.stack(columns, axis=1) if columns else np.zeros((np.size(fn(*arrays)), 0))
     except Exception:
         return None
-    return np.stack(columns, axis=1) if columns else None
 
 
 def _column(moved: Callable[[float], tuple[Any, float]], centre: Any, size: float, rtol: float) -> tuple[Any, Any]:

@@ -54,20 +54,28 @@ class Subject:
         if leaf is None or isinstance(leaf, (str, bool)):
             return False
         kind = np.asarray(getattr(leaf, "value", leaf)).dtype.kind
+        if kind == "c":
+            raise ArgumentError(f"{self.name}: expected operands of real numbers, got complex ones. Pass their parts, x.real and x.imag")
         return kind == "f" or (kind in "iu" and not self._whole)
 
     def results(self, *operands: Any) -> Any:
         """What the subject returns for these operands, in its own form."""
-        left = iter(operands[: self.given])
-        arguments = [_refilled(given, left, self._differentiable) for given in self.inputs]
         if not self.parameters:
-            return self.what(*arguments, **self.statics)
+            return self.itself(operands)
         values = dict(zip((id(p) for p in self.parameters.values()), operands[self.given :], strict=True))
-        return _with(self.what, values)(*arguments, **self.statics)
+        return _with(self.what, values)(*self._arguments(operands), **self.statics)
+
+    def itself(self, operands: Sequence[Any]) -> Any:
+        """The same with its own parameters: a module is called itself, and no copy of it, so that it may change."""
+        return self.what(*self._arguments(operands), **self.statics)
+
+    def _arguments(self, operands: Sequence[Any]) -> list[Any]:
+        left = iter(operands[: self.given])
+        return [_refilled(given, left, self._differentiable) for given in self.inputs]
 
     def __call__(self, *operands: Any) -> Tensor:
         """The same as one Tensor."""
-        return joined(self.results(*operands))  # type: ignore[no-any-return]
+        return joined(self.results(*operands))
 
     def leaves(self) -> list[Tensor]:
         """A fresh leaf per operand."""
@@ -88,12 +96,18 @@ def parts_of(result: Any) -> list[Any]:
     return [] if result is None else [result]
 
 
-def joined(result: Any) -> Any:
+def joined(result: Any) -> Tensor:
     """One Tensor of what a function returned: itself, or several side by side."""
     parts = parts_of(result)
-    if len(parts) == 1 or not all(isinstance(part, Tensor) for part in parts):
-        return parts[0] if len(parts) == 1 else result
-    return ops.concatenate([ops.ravel(part) for part in parts])
+    for part in parts:
+        if not isinstance(part, Tensor):
+            raise ArgumentError(
+                f"laws: expected a subject that returns Tensors, got {type(part).__name__}. NumPy's functions and ours give Tensors where "
+                "they are given some"
+            )
+    if not parts:
+        raise ArgumentError("laws: expected a subject that returns a Tensor, got nothing")
+    return parts[0] if len(parts) == 1 else ops.concatenate([ops.ravel(part) for part in parts])  # type: ignore[no-any-return]
 
 
 def _float64(x: Any) -> Any:
