@@ -45,7 +45,7 @@ class Program:
         with tg.scope("inside"):
             with tg.no_grad():
                 factor = np.exp(w)[0]
-            with tg.record_sources():
+            with tg.detect_anomaly():
                 return tg.tanh(a @ w) * factor
 
     def check(self) -> None:
@@ -229,6 +229,45 @@ def test_an_interrupt_at_any_point(program, way):
     assert k > 80
 
 
+def test_an_interrupt_at_any_line_where_gradients_are_given(program):
+    """Signals are also handled where a loop turns: at whichever line of the end of ``backward`` one strikes, all was given or nothing."""
+    twice = [2.0 * held.value for held in program.before]
+    watched = tg.Tensor.backward.__code__, sys.modules["tinygrad_rnn.tensor"]._exchanged.__code__
+    left = 0
+
+    def trace_lines(frame, event, argument):
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace_lines
+
+    def trace_calls(frame, event, argument):
+        return trace_lines if frame.f_code in watched else None
+
+    for k in range(1, 1000):
+        left = k
+        sys.settrace(trace_calls)
+        try:
+            program.loss.backward()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        if left > 0:
+            break
+        given = [leaf.grad is not held for leaf, held in zip(program.leaves, program.before, strict=True)]
+        assert all(given) or not any(given), k
+        if all(given):
+            for leaf, held, expected in zip(program.leaves, program.before, twice, strict=True):
+                np.testing.assert_array_equal(leaf.grad.value, expected)
+                leaf.grad = held
+    assert k > 20
+    for leaf, held in zip(program.leaves, program.before, strict=True):
+        leaf.grad = held
+
+
 def timed(function):
     start = time.perf_counter()
     function()
@@ -291,7 +330,7 @@ def test_an_exception_from_another_thread(program):
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
 def test_a_pass_in_the_middle_of_a_pass(kind):
-    """A signal handler, or a finaliser, that runs the same layer while it runs, and differentiates, changes not one bit, wherever it comes."""
+    """A signal handler or finaliser that comes anywhere while a layer runs, runs it too and differentiates, changes not one bit."""
     layer, other = kind(2, 3, rng=0), np.ones((5, 2, 2))
     found = []
 

@@ -443,7 +443,7 @@ FAULTS = [
     Fault("what a hook returns is dropped", walk._run_hooks, "cotangent = _fitting(", "_fitting(", law(hooks_replace)),
     Fault("what an intervention returns is dropped", walk.Backward._attend, "contribution = _fitting(", "_fitting(", law(interventions_replace)),
     Fault("a checkpoint's second value is not compared", walk.expand, "np.array_equal(m.value, h, equal_nan=True)", "True", law(a_checkpoint_must_repeat_itself)),
-    Fault("the switches stay as a pass has set them", walk.Backward.run, "state.recording, state.scope, state.anomaly, state.sources, state.transforming = switches", "pass", law(the_engine_is_whole)),
+    Fault("the switches stay as a pass has set them", walk.Backward.run, "state.recording, state.scope, state.anomaly, state.sources = switches", "pass", law(the_engine_is_whole)),
     Fault("gradients are set, not added", tg.Tensor.backward, "old._value + gradient._value", "gradient._value", law(backward_accumulates)),
     Fault("a norm whose squares may underflow", steps._careful_norms, "np.where((peak > 0) & (peak < math.inf), peak, 1.0)", "np.ones_like(peak)", law(gains_are_ratios_of_norms)),
     Fault("a scope that stays open", tg.scope.__exit__, ".closed = True", ".closed = False", law(a_switched_scope_is_left)),

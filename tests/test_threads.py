@@ -121,6 +121,33 @@ def test_a_shared_leaf_loses_nothing():
     np.testing.assert_array_equal(w.grad.value, np.full(3000, 100.0 * THREADS))
 
 
+def test_a_thread_that_adds_between_reading_and_giving():
+    """What another thread adds to a leaf after its gradient was read, and before the sum is given, is not lost: the sum is made anew."""
+    w = tg.tensor([1.0, 2.0], requires_grad=True)
+    reading, added = threading.Event(), threading.Event()
+    giving = sys.modules["tinygrad_rnn.tensor"]._exchanged.__code__
+
+    def pause(frame, event, argument):
+        if frame.f_code is giving and not reading.is_set():
+            reading.set()
+            assert added.wait(10)
+
+    def first():
+        sys.setprofile(pause)
+        (w * 1.0).sum().backward()
+        sys.setprofile(None)
+
+    def second():
+        assert reading.wait(10)
+        (w * 10.0).sum().backward()
+        added.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(first), pool.submit(second)]:
+            done.result(20)
+    np.testing.assert_array_equal(w.grad.value, [11.0, 11.0])
+
+
 def train(k):
     """Three steps of training with a kernel, dropout and an optimiser; what came of it."""
     layer = nn.LSTM(2, 3, 2, dropout=0.3, rng=k)

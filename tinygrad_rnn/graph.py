@@ -21,7 +21,7 @@ import numpy as np
 from .errors import GraphError
 from .primitive import Primitive
 
-_number = itertools.count(1).__next__
+number = itertools.count(1).__next__
 
 
 # -- recording state --------------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Node:
         self.operands = operands
         self.statics = statics
         self.value = value
-        self.order = _number()
+        self.order = number()
         self.scope = state.scope
         self.name: str | None = None
         self.mark: Mark | None = None

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import ops
 from .errors import ArgumentError, DtypeError, GraphError, ShapeError, UnsupportedError
-from .graph import Constant, Leaf, Mark, Node, quiet, state
+from .graph import Constant, Leaf, Mark, Node, quiet, silent, state
 from .primitive import Opaque, Primitive
 from .report import aligned
 from .steps import subscripted
@@ -265,13 +265,14 @@ class Tensor:
 
     @staticmethod
     def __apply_primitive__(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, Any]) -> Any:
-        if len(operands) == 1 and operands[0]._node is not None and primitive.__class__ is Primitive:
-            if not statics:
-                return _unary(primitive, operands[0])
-            out = quiet().run(primitive.forward, operands[0]._value, **statics)
-            return _result(primitive, (operands[0]._node,), statics, out, True)
-        if len(operands) == 2 and not statics and primitive.__class__ is Primitive:
-            return _binary(primitive, *operands)
+        if primitive.own:
+            if len(operands) == 1 and operands[0]._node is not None:
+                if not statics:
+                    return _unary(primitive, operands[0])
+                out = quiet().run(primitive.forward, operands[0]._value, **statics)
+                return _result(primitive, (operands[0]._node,), statics, out, True)
+            if len(operands) == 2 and not statics:
+                return _binary(primitive, *operands)
         return apply(primitive, operands, statics)
 
     # The room numpy_protocol, which lies above this one, adds its two methods here.
@@ -290,7 +291,8 @@ class Tensor:
         """Copies and pickles of a leaf are leaves of their own; a computed Tensor has no copy apart from its graph."""
         if not self.is_leaf:
             raise GraphError("copy: only a leaf can be deep-copied or pickled; this Tensor was computed. Use .detach() first")
-        return _restored, (type(self), self._value, self.requires_grad, self.name, None if self.grad is None else self.grad._value)
+        gradient = None if self.grad is None else self.grad._value
+        return _restored, (type(self), self._value, self.requires_grad, self.name, gradient), getattr(self, "__dict__", None)
 
     # -- Python -------------------------------------------------------------------------------------------------------------
 
@@ -645,7 +647,7 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
     if not primitive.elementwise and len(values) > 1 and len({value.dtype for value in values}) > 1:
         dtype = np.result_type(*values)
         return apply(primitive, tuple(_operand(operand, primitive.name).astype(dtype) for operand in operands), statics)
-    out = quiet().run(primitive.forward, *values, **(statics or {}))
+    out = (quiet() if primitive.own else silent()).run(primitive.forward, *values, **(statics or {}))
     return _result(primitive, tuple(recorded), statics, out, tracked)
 
 
@@ -700,7 +702,7 @@ def _constant(x: Tensor) -> Any:
 def apply_opaque(primitive: Opaque, operands: tuple[Any, ...], statics: dict[str, Any]) -> Any:
     """Run the kernel and record one node for it; a value that is a tuple gives a tuple of Tensors."""
     tensors = [_operand(operand, primitive.name) for operand in operands]
-    value, residual = quiet().run(primitive.forward, *(t._value for t in tensors), **statics)
+    value, residual = silent().run(primitive.forward, *(t._value for t in tensors), **statics)
     tracked = any(t._node is not None for t in tensors) or (primitive.joint_pullback is None and residual)
     several = isinstance(value, tuple)
     outputs = [np.asarray(part) for part in value] if several else [np.asarray(value)]

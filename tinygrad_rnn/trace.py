@@ -462,9 +462,9 @@ def _undisturbed(*, sources: bool) -> Iterator[None]:
     A walk makes thousands of objects and not one cycle; going through them again and again would be a tenth of its time.
     """
     before, collecting = recording.sources, gc.isenabled()
-    recording.sources = before or sources
-    gc.disable()
     try:
+        recording.sources = before or sources
+        gc.disable()
         yield
     finally:
         recording.sources = before

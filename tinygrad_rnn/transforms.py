@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -37,6 +38,12 @@ class _Switch:
         return switch if function is None else switch(function)
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if isgeneratorfunction(function) or iscoroutinefunction(function) or isasyncgenfunction(function):
+            raise ArgumentError(
+                f"{type(self).__name__}: {function.__qualname__} stops on the way, and the switch would be moved back before it has begun. "
+                f"Write `with tg.{type(self).__name__}():` in it, around what is computed between two stops"
+            )
+
         @wraps(function)
         def switched(*arguments: Any, **options: Any) -> Any:
             with type(self)():
@@ -118,7 +125,7 @@ def grad(
                 f"grad: input {position} ({x.name or 'without a name'}, shape {x.shape}) was not used to compute the outputs. Check the "
                 "graph, or pass allow_unused=True for zeros"
             )
-        results.append(as_tensor(np.zeros(x.shape, x.dtype) if gradient is None else gradient))
+        results.append(as_tensor(np.zeros(x.shape, x.dtype) if gradient is None else gradient).astype(x.dtype))
     return tuple(results)
 
 

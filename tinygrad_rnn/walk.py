@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .errors import AnomalyError, GraphError, HookError, TinygradError
-from .graph import Leaf, Node, silent, state
+from .graph import Leaf, Node, number, silent, state
 from .linear_maps import LinearMap, Place, Scatter, add_at
 from .ops.routing import Parts, scatter
 from .primitive import Opaque, Primitive
@@ -151,13 +151,13 @@ class Backward:
 
     def run(self) -> dict[Node, Any]:
         """Walk, and return the total cotangent of every wanted node (of every leaf, if none was named)."""
-        switches = state.recording, state.scope, state.anomaly, state.sources, state.transforming
+        switches = state.recording, state.scope, state.anomaly, state.sources
         open_switches = len(state.before)
         state.recording = self.create_graph
         try:
             silent().run(self._walk)
         finally:  # no call of Python functions here: an interrupt could strike there
-            state.recording, state.scope, state.anomaly, state.sources, state.transforming = switches
+            state.recording, state.scope, state.anomaly, state.sources = switches
             del state.before[open_switches:]
         _refuse_stale(self.found)
         return self.found
@@ -293,12 +293,33 @@ class Backward:
                         )
                     self._accumulate(operand, np.asarray(share, operand.value.dtype))
             return
+        began = number()
         outputs = expand(node, self.lift)
+        if primitive.joint_pullback is None:
+            _refuse_late(node, [output.node for output in outputs], began)
         arriving = cotangent if isinstance(cotangent, list) else [cotangent]
         pairs = [(output.node, part) for output, part in zip(outputs, arriving, strict=True)]
         if self.watched or self.ledger is not None:
             self.infos.of(node).parts = tuple([None if root is None else self.infos.of(root) for root, _ in pairs])
         self._enter([(root, part) for root, part in pairs if root is not None and part is not None])
+
+
+def _refuse_late(closed: Node, roots: Iterable[Node | None], began: int) -> None:
+    """What a function uses when it is run again must be older than its node: whatever is younger has had its turn in the pass."""
+    stack = [root for root in roots if root is not None]
+    seen: set[int] = set()
+    while stack:
+        node = stack.pop()
+        if closed.order < node.order < began:
+            op = "the leaf" if node.primitive is None else f"the {node.primitive.name}"
+            raise GraphError(
+                f"{closed.primitive.name if closed.primitive else ''}: computing again used {op} {node.name or 'without a name'} of shape "
+                f"{np.shape(node.value)}, which did not exist in the forward pass. Pass what may change as an argument, and give weights "
+                "new values after backward"
+            )
+        if node.order > began and node.order not in seen:
+            seen.add(node.order)
+            stack.extend([operand for operand in node.operands if isinstance(operand, Node)])
 
 
 def _local_maps(node: Node, primitive: Primitive, lift: Lift | None) -> tuple[LinearMap, ...]:
