@@ -407,6 +407,31 @@ def encoder_and_decoder() -> tg.Tensor:
     return (nn.GRU(2, 3, rng=1)(x, state)[0] ** 2).mean()
 
 
+def feedback() -> tg.Tensor:
+    """What the upper of two cells gives is the lower one's input at the next step."""
+    lower, upper = nn.LSTMCell(3, 3, rng=0), nn.GRUCell(3, 3, rng=1)
+    below, above = None, nn.GRUState(tg.tensor(np.zeros((1, 3))))
+    for _ in range(4):
+        below = lower(above.hidden, below)
+        above = upper(below.hidden, above)
+    return (above.hidden**2).sum()
+
+
+def nested() -> tg.Tensor:
+    """Steps with scopes inside; one value from before all steps is used in the second."""
+    w, b, h = (
+        tg.tensor(np.sin(np.arange(9.0)).reshape(3, 3)[:n], requires_grad=True, name=name) for n, name in ((3, "W"), (1, "b"), (1, "h"))
+    )
+    before = np.tanh(b)
+    for t in range(1, 4):
+        with tg.scope("own", time=t):
+            with tg.scope("inner"):
+                a = h @ w
+                a = a * before if t == 2 else a
+            h = np.tanh(a)
+    return (h**2).sum()
+
+
 PICTURES = {
     **{name: lambda name=name: recurrent(name) for name in LAYERS},
     **{f"{name}, 30 steps": lambda name=name: recurrent(name, 30) for name in LAYERS},
@@ -427,6 +452,8 @@ PICTURES = {
     "transformer": transformer,
     "numbers": neuron,
     "checkpoint": checkpointed,
+    "feedback": feedback,
+    "scopes inside of steps": nested,
 }
 
 

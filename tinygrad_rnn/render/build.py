@@ -78,8 +78,8 @@ class Sketch:
 
     rolled = False
 
-    def stands(self, node: int) -> Key | None:
-        """The drawn node that stands for one of the ledger; None if it is left out."""
+    def stands(self, node: int) -> Key:
+        """The drawn node that stands for one of the ledger."""
         raise NotImplementedError
 
     def end(self, edge: Edge, start: Key) -> Key | None:
@@ -110,11 +110,9 @@ class Sketch:
 
     def draw(self) -> None:
         """Walk through the ledger from the loss on."""
-        self.nodes[self.stands(self.flow.root) or ()] = None
+        self.nodes[self.stands(self.flow.root)] = None
         for source in self.flow.infos:
             start = self.stands(source)
-            if start is None:
-                continue
             for edge in self.flow.out[source]:
                 end = self.end(edge, start)
                 if end is None or (start == end and start[0] in ("run", "box")):
@@ -255,7 +253,7 @@ class UnrolledSketch(Sketch):
                 self.run_of |= dict.fromkeys(run, (run[0], run[-1]))
                 run = []
 
-    def stands(self, node: int) -> Key | None:
+    def stands(self, node: int) -> Key:
         owner = self.ledger.owners.get(node)
         if owner is None and self.closed and node != self.flow.root:
             for scope in _around(self.flow.infos[node].place):
@@ -358,14 +356,14 @@ class RolledSketch(Sketch):
             return owner[0], info.op
         return owner[0], info.op, self.signature[parent.source], parent.strongest.op, parent.strongest.position
 
-    def stands(self, node: int) -> Key | None:
+    def stands(self, node: int) -> Key:
         sign = self.signature.get(node)
         return ("node", node) if sign is None else ("class", sign)
 
     def end(self, edge: Edge, start: Key) -> Key | None:
         if self.flow.out[edge.target]:
             end, back = self.stands(edge.target), self.back(edge)
-            return end if back is None or end is None else ("past", end[1], back)
+            return end if back is None else ("past", end[1], back)
         layer = self.ledger.owners[edge.source][0] if start[0] == "class" else None
         return "leaf", edge.target, layer
 

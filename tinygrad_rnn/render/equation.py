@@ -171,7 +171,6 @@ class Names:
         self._cotangents: dict[int, int] = {}
         self._constants: dict[int, tuple[int, NodeInfo]] = {}
         self._taken: dict[str, int] = {}
-        self._bare: dict[int, int] = {}
         self._nameless = 0
         self._chosen: dict[int, str] = {}
         alike: dict[str, list[int]] = {}
@@ -190,7 +189,9 @@ class Names:
                 elif by_layer and home is not None:
                     letter = _LETTERS[homes[:place].count(home)] if homes.count(home) > 1 else ""
                     self._chosen[order] = f"{text}⁽{marks[home]}{letter}⁾"
-                    self._marked[order] = f"⁽{marks[home]}⁾ marks what belongs to {cleaned(layers[home])}"
+                    before = layers[:home].count(layers[home])
+                    name = cleaned(layers[home]) + (f"#{before + 1}" if before else "")
+                    self._marked[order] = f"⁽{marks[home]}⁾ marks what belongs to {name}"
                 else:
                     self._chosen[order] = f"{text}⁽{_raised(place + 1)}⁾"
         picked = [edge for edges in flow.out.values() for edge in edges if edge.passed and len(edge.steps) == 1]
@@ -277,9 +278,7 @@ class Names:
 
     def bare(self, at: int) -> int:
         """The number of what stands behind the δ of a cotangent's symbol."""
-        if at not in self._bare:
-            self._bare[at] = self._new(self.symbols[at].removeprefix("δ"))
-        return self._bare[at]
+        return self._new(self.symbols[at].removeprefix("δ"))
 
     def share(self, info: NodeInfo, with_info: NodeInfo) -> None:
         """Let a value's cotangent be called as another's, since it is the same."""
@@ -630,8 +629,6 @@ class System:
         if len(ends) != 1:
             return None
         places = term.paths[0][1]
-        if not places:
-            return None
         if not self._kept(places[-2:]):  # put into a stack and picked there: as it was before
             return self.steps[places[-2]].norms[0]
         return self.steps[places[-1]].norms[1]
@@ -759,7 +756,9 @@ def _notes(system: System, lines: Sequence[Line]) -> tuple[str, ...]:
         notes.append("[a; b] joins along the last axis")
     notes += [f"a hook replaced δ{line.name}, which is not what the sum gives" for line in lines if line.replaced]
     told = [
-        note for at, note in names.notes.items() if re.search(rf"(?<![^\Wδ]){re.escape(names.symbols[at].removeprefix('δ'))}(?!\w)", text)
+        note
+        for at, note in names.notes.items()
+        if re.search(rf"(?<![^\Wδ]){re.escape(names.symbols[at].removeprefix('δ'))}(?![^\W²ᵀ])", text)
     ]
     return tuple(notes + list(dict.fromkeys(told)))
 

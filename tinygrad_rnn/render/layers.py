@@ -111,20 +111,21 @@ def _order(drawing: Rows, up: dict[Item, list[Item]], down: dict[Item, list[Item
     numbers = sorted(rows)
     for number in numbers:
         rows[number].sort(key=lambda item: ends.get(item, 0))
-    best, fewest = {}, -1
     place = {item: float(at) for row in rows.values() for at, item in enumerate(row)}
-    for sweep in range(_SWEEPS + 1):
-        crossings = sum(_crossings(rows[number], down, place) for number in numbers)
-        if fewest < 0 or crossings < fewest:
-            best, fewest = {number: list(row) for number, row in rows.items()}, crossings
-        if sweep == _SWEEPS or (not fewest and sweep > 1):
-            break
+    best = {number: list(row) for number, row in rows.items()}
+    fewest = sum(_crossings(rows[number], down, place) for number in numbers)
+    for sweep in range(_SWEEPS):
         beside = up if sweep % 2 == 0 else down
         for number in numbers if sweep % 2 == 0 else reversed(numbers):
             centre = {item: _mean([place[other] for other in beside.get(item, ())], place[item]) for item in rows[number]}
             keys = {item: (ends.get(item, 0), at) for item, at in centre.items()}
             rows[number].sort(key=keys.__getitem__)
             place.update({item: float(at) for at, item in enumerate(rows[number])})
+        crossings = sum(_crossings(rows[number], down, place) for number in numbers)
+        if crossings < fewest:
+            best, fewest = {number: list(row) for number, row in rows.items()}, crossings
+        if not fewest and sweep:
+            break
     drawing.rows = best
 
 

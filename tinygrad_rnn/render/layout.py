@@ -31,6 +31,8 @@ ROW = 8.0
 """The room above and below what stands in a row of labels."""
 BETWEEN = 30.0
 """The room between two layers."""
+TURN = 24.0
+"""The height of the bend with which an edge turns from a node's side into a gap."""
 RIM, RIM_TOP, RIM_BOTTOM = 5.0, 15.0, 4.0
 """What the box of a scope needs at its sides, above for its title, and below."""
 DEEP = 17
@@ -345,10 +347,8 @@ class _Plan:
         for side, row, room in ((min, -1, over), (max, 1, under)):
             found: dict[int, dict[int, int]] = {}
             for scope in self.graph.scopes:
-                inside = [levels[key] for key in scope.nodes if key in levels]
-                if inside:
-                    nested = found.setdefault(2 * side(inside) + row, {})
-                    nested[len(scope.path)] = 1
+                nested = found.setdefault(2 * side([levels[key] for key in scope.nodes]) + row, {})
+                nested[len(scope.path)] = 1
             for at, nested in found.items():
                 rims[at] = rims.get(at, 0.0) + room * len(nested)
         return rims
@@ -450,11 +450,14 @@ class _Plan:
         """An edge between blocks: through the doors of columns, and beside the columns of the layers that it passes."""
         edge = self.graph.edges[number]
         nodes = self.result.nodes
-        if not self._falls(number):
-            x = self._corridor(edge)
-            start, end = self._side(edge.source, x), self._side(edge.target, x)
-            label = x, (start[1] + end[1]) / 2
-            self.result.routes[number] = Route(_through(start, label, end), label)
+        if not self._falls(number):  # what an upper layer handed to a lower one: up through the gap between their steps
+            x = self.slots[self._gap(number)][0] - 7.0
+            label = x, self.walls[self.block[edge.source]][0] - BETWEEN / 2
+            start, end = (self._side(node, x, label[1]) for node in (edge.source, edge.target))
+            below, above = (x, start[1] - TURN), (x, end[1] + TURN)
+            way = [start, (start[0] + 0.85 * (x - start[0]), start[1]), (x, start[1]), below]
+            way += [below, above, above, (x, end[1]), (end[0] + 0.85 * (x - end[0]), end[1]), end]
+            self.result.routes[number] = Route(way, label)
             return
         leaving, said = self.pieces.get(("exit", number), ([nodes[edge.source]], None))
         entering, also = self.pieces.get(("entry", number), ([nodes[edge.target]], None))
