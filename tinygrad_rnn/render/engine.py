@@ -93,7 +93,7 @@ def drawn(
             "save the DOT text with .save(path) and draw it with another program"
         ) from error
     except OSError as error:
-        raise RenderError(f"render: {program} cannot be run: {error}. The DOT text is in .source") from error
+        raise RenderError(f"render: {program} cannot be run: {error}. The DOT text is there without it: .source, .save(path)") from error
     if done.returncode or not done.stdout:
         said = done.stderr.decode(errors="replace").strip()[-500:]
         hint = f" {_PURE} draws svg and png; install Graphviz for {format}." if Path(program).stem == _PURE else ""

@@ -151,9 +151,10 @@ def _norms(rows: Sequence[Any]) -> Draw:
 
 def step_jacobians(result: Any) -> list[Panel]:
     """The singular values of every step; the product's norm beside the product of the norms."""
-    if not result.jacobian.shape[0] or not result.jacobian.shape[1]:
-        raise ArgumentError("plot: there are no step Jacobians to draw: no steps, or no sequences")
-    several = result.jacobian.shape[1] > 1
+    steps, sequences = result.jacobian.shape[:2]
+    if not steps or not sequences:
+        raise ArgumentError(f"plot: there are no step Jacobians to draw; expected some steps and sequences, got {steps} and {sequences}")
+    several = sequences > 1
 
     def spectra(ax: Any, theme: Theme) -> None:
         values = log10(np.median(result.singular_values, axis=1))  # (steps, S)
