@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygrad_rnn as tg
-from tinygrad_rnn import nn
+from tinygrad_rnn import files, nn
 from tinygrad_rnn.errors import ArgumentError, DtypeError, StorageError
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -233,7 +233,7 @@ def test_without_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @both
-@pytest.mark.parametrize("fails", ["fsync", "replace", "fdopen"])
+@pytest.mark.parametrize("fails", ["fsync", "replace", "open"])
 def test_an_interrupted_write_leaves_the_old_file(suffix: str, fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes wrong while writing, the old file is whole and nothing lies beside it."""
     path = tmp_path / f"x{suffix}"
@@ -243,13 +243,41 @@ def test_an_interrupted_write_leaves_the_old_file(suffix: str, fails: str, tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, fails, fail)
+        patch.setattr(files if fails == "open" else os, fails, fail, raising=fails != "open")
         with pytest.raises(KeyboardInterrupt):
             tg.save(path, {"epoch": 4})
     with pytest.raises(ArgumentError):
         tg.save(path, {"epoch": 4, "model": object()})
     assert same(tg.load(path), MODEL)
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_an_interrupt_just_after_the_new_file_has_taken_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes out as what it is, and the new file is whole."""
+    path, replace = tmp_path / "x.npz", os.replace
+
+    def late(*names: Any) -> None:
+        replace(*names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", late)
+    with pytest.raises(KeyboardInterrupt):
+        tg.save(path, MODEL)
+    assert same(tg.load(path), MODEL)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system has no permissions of that kind")
+def test_permissions_are_those_of_any_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the process' umask says, which is not moved: another thread may be making files meanwhile, and an interrupt may come."""
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", None)
+            tg.save(tmp_path / "x.npz", MODEL)
+        assert (tmp_path / "x.npz").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
 
 
 # -- hostile files --------------------------------------------------------------------------------------------------------------

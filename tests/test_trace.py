@@ -731,7 +731,7 @@ def test_failing_write_leaves_the_old_file(tmp_path: Any, monkeypatch: Any, fail
         raise OSError("disk full")
 
     if failing == "write":
-        monkeypatch.setattr(os, "fdopen", fail)
+        monkeypatch.setattr("tinygrad_rnn.files.open", fail, raising=False)
     else:
         monkeypatch.setattr(os, failing, fail)
     handles = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0

@@ -13,29 +13,18 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path
     Raises:
         OSError: if the folder does not exist or cannot be written to; nothing is left behind.
     """
-    import tempfile  # takes a twentieth of the time that NumPy takes to import, and is seldom needed
-
     target = Path(path)
+    temporary = target.with_name(f".{target.name[:40]}.{os.urandom(8).hex()}.part")
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".part")
-    except OSError as error:  # it names a file that the caller has never heard of
-        raise type(error)(error.errno, error.strerror, str(target)) from None
-    try:
-        try:
-            file = os.fdopen(handle, "wb")
-        except BaseException:
-            os.close(handle)
-            raise
-        with file:
+        with open(temporary, "xb") as file:  # with the permissions that any new file would have
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException as error:  # an interrupt may come before the file is there, and after it has been renamed
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):  # it names a file that the caller has never heard of
+            raise type(error)(error.errno, error.strerror, str(target)) from None
         raise
     return target
 
