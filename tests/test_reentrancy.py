@@ -215,6 +215,17 @@ def test_copies_of_a_kind_of_ones_own() -> None:
         assert (other.label, other.name, other.grad.value.tolist(), other.value.tolist()) == ("mine", "w", [3.0, 4.0], [1.0, 2.0])
 
 
+def test_copies_of_a_module_that_keeps_the_handle_of_a_hook() -> None:
+    """The copy has no hook, and its handle nothing to take away; the module's own hook stays."""
+    one, ran = nn.Linear(1, 1, rng=0), []
+    one.handle = one.weight.register_hook(ran.append)
+    for other in (copy.copy(one.handle), copy.deepcopy(one).handle, pickle.loads(pickle.dumps(one)).handle):
+        other.remove()
+    for module, count in ((copy.deepcopy(one), 0), (pickle.loads(pickle.dumps(one)), 0), (one, 1)):
+        module(np.ones((1, 1))).sum().backward()
+        assert len(ran) == count
+
+
 class Labelled(nn.Parameter):
     label: str
 

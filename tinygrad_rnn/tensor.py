@@ -492,6 +492,10 @@ class HookHandle:
         """Take the hook away; calling it twice is harmless."""
         self._hooks.pop(self._key, None)
 
+    def __reduce__(self) -> Any:
+        """Copies of a Tensor have no hooks, so a copy of a handle has none to take away."""
+        return HookHandle, ({}, None)
+
 
 _new = object.__new__
 

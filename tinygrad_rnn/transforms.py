@@ -53,7 +53,10 @@ class _Switch:
 
 
 class no_grad(_Switch):  # noqa: N801 (PyTorch's name)
-    """Record nothing inside: ``with tg.no_grad(): …``, or as a decorator."""
+    """Record nothing inside: ``with tg.no_grad(): …``, or as a decorator.
+
+    As in PyTorch the switch is the thread's: a coroutine that awaits inside of it leaves it on for what runs meanwhile.
+    """
 
     _settings: ClassVar[dict[str, Any]] = {"recording": False}
 
