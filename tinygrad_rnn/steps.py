@@ -182,8 +182,7 @@ class Infos:
     def opened(self, node: Node) -> NodeInfo:
         """The info of a node with its operands'."""
         info = self.of(node)
-        if not info.operands:
-            info.operands = tuple([self.of(operand) for operand in node.operands])
+        info.operands = tuple([self.of(operand) for operand in node.operands])
         return info
 
     def visit(self, node: Node) -> NodeInfo:
@@ -191,8 +190,7 @@ class Infos:
         known, order = self._known, node.order
         self._visits.append(order)
         info = known.get(order) or self.of(node)
-        if not info.operands:
-            info.operands = tuple([(o.__class__ is Node and known.get(o.order)) or self.of(o) for o in node.operands])
+        info.operands = tuple([(o.__class__ is Node and known.get(o.order)) or self.of(o) for o in node.operands])
         return info
 
     def note(self, node: Node) -> None:

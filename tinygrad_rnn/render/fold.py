@@ -110,14 +110,13 @@ class Flow:
         changed = True
         while changed:
             changed = False
-            for number in list(self.infos):
-                if number in self.infos:
-                    changed |= self._join_up(number, routes) or (routes and self._join_down(number))
+            for number in list(self.infos):  # each leaves out itself at most
+                changed |= self._join_up(number, routes) or (routes and self._join_down(number))
 
     def unstack(self) -> None:
         """Let what picks one entry of a stack come from that entry alone."""
         for number in list(self.infos):
-            if number in self.infos and self.infos[number].op == "stack":
+            if self.infos[number].op == "stack":
                 self._unstack(number)
 
     def _unstack(self, number: int) -> None:
