@@ -441,6 +441,9 @@ def test_members_are_not_unpacked(tmp_path: Path) -> None:
         (claims("(1.0,)"), "not a plain array"),
         (claims("(" * 5000), "not a plain array"),
         (claims("(1,)", descr="'|O'"), "not a plain array"),
+        (claims("(1,)", descr="'|O8'"), "not a plain array"),  # NumPy would take the eight bytes for an address
+        (claims("(1,)", descr="'|V8'"), "not a plain array"),
+        (claims("(1,)", descr="'<m8'"), "not a plain array"),
         (claims("(1,)", descr="'<f3'"), "<f3"),
         (claims("(1,)", descr="[('a', '<f8')]"), "not a plain array"),
         (claims("(1,)", descr="'<U0'"), "not a plain array"),

@@ -65,6 +65,24 @@ def test_a_shared_graph():
             np.testing.assert_array_equal(value, expected.value)
 
 
+def test_one_graph_of_several_threads():
+    """Threads that record in turns, each on what the others have made, record one graph: its gradient is that of one thread's."""
+
+    def step(h, x):
+        return tg.sin(h) * x + h
+
+    x = tg.tensor(np.linspace(0.1, 1.0, 5), requires_grad=True)
+    alone = together_in_turns = x
+    pools = [ThreadPoolExecutor(1) for _ in range(3)]
+    for k in range(30):
+        alone = step(alone, x)
+        together_in_turns = pools[k * k % 3].submit(step, together_in_turns, x).result(10)
+    for pool in pools:
+        pool.shutdown()
+    (expected,) = tg.grad(alone.sum(), x)
+    np.testing.assert_array_equal(tg.grad(together_in_turns.sum(), x)[0].value, expected.value)
+
+
 @pytest.mark.parametrize("switch", [tg.no_grad, tg.detect_anomaly, tg.record_sources, lambda: tg.scope("here", time=1)])
 def test_switches_do_not_leak(switch):
     """What one thread has switched, another one does not see."""
