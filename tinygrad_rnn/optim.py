@@ -78,7 +78,7 @@ def _fraction() -> _Setting:
 
 
 def _whole(least: int) -> _Setting:
-    return _Setting(int, f"a whole number of at least {least}", lambda x: x >= least)
+    return _Setting(int, f"a whole number of at least {least}, below 2⁶³", lambda x: least <= x < 2**63)
 
 
 def _switch() -> _Setting:
