@@ -391,7 +391,7 @@ def test_a_loaded_state_takes_the_parameters_dtype() -> None:
             r"a/momentum_buffer has shape \(3,\), expected \(2,\); parameters/b/momentum_buffer has shape \(3,\), expected \(1, 2\)",
         ),
         (lambda s: s["parameters"]["b"].update(momentum_buffer=["x", "y"]), DtypeError, "parameters/b/momentum_buffer: expected real"),
-        (lambda s: s["parameters"]["b"].update(steps=1.5), ArgumentError, "b: steps must be a whole number of at least 0, below 2⁶³, got 1.5"),
+        (lambda s: s["parameters"]["b"].update(steps=1.5), ArgumentError, "b: steps must be a whole number .*, below 2⁶³, got 1.5"),
         (lambda s: s["parameters"]["b"].update(steps=2**63), ArgumentError, "at least 0, below 2⁶³, got 9223372036854775808"),
         (lambda s: s["settings"].update(lr=-1.0), ArgumentError, "lr must be a finite number of at least 0, got -1.0"),
         (lambda s: s["settings"].update(momentum=0.0), ArgumentError, "nesterov looks ahead along the momentum, which is 0"),
