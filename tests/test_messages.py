@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn
 from tinygrad_rnn.errors import ArgumentError, DtypeError, GraphError, IndexingError, ShapeError, TinygradError, UnsupportedError
-from tinygrad_rnn.primitive import primitive
+from tinygrad_rnn.primitive import PRIMITIVES, primitive
 
 
 def x(*shape: int) -> Any:
@@ -127,6 +128,322 @@ SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
         ArgumentError,
         "landmark: role must be 'hidden', 'cell', 'gate' or None, got 'memory'",
     ),
+    (
+        lambda: tg.matmul(x(2, 3), x(4, 3)),
+        ShapeError,
+        "matmul: operand 1 has shape (4, 3); expected 3 rows to follow operand 0 of shape (2, 3). Did you mean to transpose operand 1?",
+    ),
+    (
+        lambda: tg.matmul(x(2, 3), x(4, 5)),
+        ShapeError,
+        "matmul: operand 1 has shape (4, 5); expected 3 rows to follow operand 0 of shape (2, 3). Check which axis is shared",
+    ),
+    (
+        lambda: tg.matmul(x(2, 2, 3), x(4, 3, 2)),
+        ShapeError,
+        "matmul: stacks (2,) and (4,) of operands (2, 2, 3) and (4, 3, 2) do not broadcast; counted from the "
+        "right, lengths must be equal or 1. Reshape one of them",
+    ),
+    (
+        lambda: tg.einsum("ij,jk->ik", x(2, 3), x(4, 5)),
+        ShapeError,
+        "einsum: index 'j' of operand 1 has length 4; expected 3",
+    ),
+    (
+        lambda: tg.einsum("ij,jk->ik", x(2, 3)),
+        ArgumentError,
+        "einsum: 'ij,jk->ik' describes 2 operands, got 1. Give one for each part between the commas",
+    ),
+    (
+        lambda: tg.einsum("i!->i", x(2)),
+        ArgumentError,
+        "einsum: 'i!' is not a list of letters (and one '...')",
+    ),
+    (
+        lambda: tg.einsum("ij->ijj", x(2, 3)),
+        ArgumentError,
+        "einsum: the result of 'ij->ijj' repeats an index or names one that no operand has",
+    ),
+    (
+        lambda: tg.where(np.ones(3, bool), x(2), x(4)),
+        ShapeError,
+        "where: condition (3,), x (2,) and y (4,) do not broadcast; counted from the right, lengths must be "
+        "equal or 1. Reshape one of them",
+    ),
+    (
+        lambda: tg.add([[1.0], [1.0, 2.0]], x(2)),
+        ShapeError,
+        "add: the data is ragged or not rectangular (setting an array element with a sequence. The requested "
+        "array has an inhomogeneous shape after 1 dimensions. The detected shape was (2,) + inhomogeneous "
+        "part.). Pad it to one shape first",
+    ),
+    (
+        lambda: tg.add(x(2), "a"),
+        DtypeError,
+        "add: expected real numbers, got dtype <U1. Encode text as numbers first",
+    ),
+    (
+        lambda: tg.transpose(x(2, 3), (0,)),
+        ShapeError,
+        "transpose: axes (0,) must name each of the 2 dimensions once",
+    ),
+    (
+        lambda: np.moveaxis(x(2, 3), (0, 1), (0,)),
+        ShapeError,
+        "moveaxis: 2 sources and 1 destinations; expected as many of both",
+    ),
+    (
+        lambda: tg.broadcast_to(x(2), (3, 3)),
+        ShapeError,
+        "broadcast_to: shape (2,) cannot be broadcast to (3, 3); axes must match or have length 1",
+    ),
+    (
+        lambda: x(2)[5],
+        IndexingError,
+        "index: index 5 is out of bounds for axis 0 with size 2, for an operand of shape (2,)",
+    ),
+    (
+        lambda: x(2)[0, 0],
+        IndexingError,
+        "index: too many indices for array: array is 1-dimensional, but 2 were indexed, for an operand of shape (2,)",
+    ),
+    (
+        lambda: tg.diagonal(x(2)),
+        ShapeError,
+        "diagonal: expected at least 2 dimensions, got shape (2,)",
+    ),
+    (
+        lambda: tg.concatenate([]),
+        ArgumentError,
+        "concatenate: expected at least one array, got none",
+    ),
+    (
+        lambda: tg.stack([]),
+        ArgumentError,
+        "stack: expected at least one array, got none",
+    ),
+    (
+        lambda: tg.pad(x(2, 2), [1, 2, 3]),
+        ShapeError,
+        "pad: pad_width [1, 2, 3] does not fit shape (2, 2); expected a number, a pair, or a pair per axis",
+    ),
+    (
+        lambda: tg.add(x(2), x(3)),
+        ShapeError,
+        "add: shapes (2,) and (3,) do not broadcast; counted from the right, lengths must be equal or 1. Reshape one of them",
+    ),
+    (
+        lambda: tg.cross_entropy(x(0, 3), np.zeros(0, int)),
+        ArgumentError,
+        "cross_entropy: there are no targets; a mean of nothing is not a number. Use reduction='sum', which gives 0",
+    ),
+    (
+        lambda: tg.cross_entropy(x(2, 3), [7, 7], ignore_index=7),
+        ArgumentError,
+        "cross_entropy: all 2 targets are 7 and ignored; a mean of nothing is not a number. Leave this batch "
+        "out, or use reduction='sum', which gives 0",
+    ),
+    (
+        lambda: tg.mse(x(2), x(3)),
+        ShapeError,
+        "mse: prediction (2,) and target (3,) differ in shape; reshape one of them",
+    ),
+    (
+        lambda: tg.bce_with_logits(x(2), x(3)),
+        ShapeError,
+        "bce_with_logits: logits (2,) and targets (3,) differ in shape; reshape one of them",
+    ),
+    (
+        lambda: np.tensordot(x(2, 3), x(4, 5), (1, 0)),
+        ShapeError,
+        "tensordot: axes (1,) of operand 0, shape (2, 3), do not fit axes (0,) of operand 1, shape (4, 5); "
+        "expected as many of the same lengths",
+    ),
+    (
+        lambda: np.average(x(2, 3), weights=[1.0, 2.0]),
+        ShapeError,
+        "average: weights of shape (2,) do not fit shape (2, 3) along axis None; expected that shape, or the length of the one axis",
+    ),
+    (
+        lambda: np.take_along_axis(x(2, 3), np.zeros(2, int), 1),
+        ShapeError,
+        "take_along_axis: indices of shape (2,) need the 2 dimensions of shape (2, 3)",
+    ),
+    (
+        lambda: np.add(x(2), 1.0, out=np.ones(2)),
+        UnsupportedError,
+        "np.add: out= (or an in-place operator) would overwrite a value that the graph needs; use the returned Tensor, a = a + b",
+    ),
+    (
+        lambda: np.add(x(2), 1.0, where=np.ones(2, bool)),
+        UnsupportedError,
+        "np.add: where= is not supported on a Tensor; choose with tg.where(mask, x, y) instead",
+    ),
+    (
+        lambda: tg.tensor([[1.0], [1.0, 2.0]]),
+        ShapeError,
+        "tensor: the data is ragged or not rectangular (setting an array element with a sequence. The "
+        "requested array has an inhomogeneous shape after 1 dimensions. The detected shape was (2,) + "
+        "inhomogeneous part.). Pad it to one shape first",
+    ),
+    (
+        lambda: tg.tensor([1j]),
+        DtypeError,
+        "tensor: expected real numbers, got dtype complex128. Take .real and .imag apart",
+    ),
+    (
+        lambda: tg.tensor(["a"]),
+        DtypeError,
+        "tensor: expected real numbers, got dtype <U1. Encode text as numbers first",
+    ),
+    (
+        lambda: tg.tensor([None]),
+        DtypeError,
+        "tensor: expected real numbers, got dtype object. Convert it with .astype(float)",
+    ),
+    (
+        lambda: tg.tensor(np.array(["2001-01-01"], "datetime64[D]")),
+        DtypeError,
+        "tensor: expected real numbers, got dtype datetime64[D]. Convert it to float64",
+    ),
+    (
+        lambda: setattr(x(2) * 2.0, "value", np.ones(2)),
+        GraphError,
+        "value: only a leaf can be rebound; this Tensor was computed. Make a new one with .detach()",
+    ),
+    (
+        lambda: setattr(x(2), "value", np.ones(3)),
+        ShapeError,
+        "value: the leaf has shape (2,), got (3,). Make a new tensor for another shape",
+    ),
+    (
+        lambda: setattr(x(2) * 2.0, "requires_grad", False),
+        GraphError,
+        "requires_grad: only a leaf can be switched; use .detach() to cut a computed Tensor off",
+    ),
+    (
+        lambda: setattr(tg.tensor([1.0]), "grad", tg.tensor([1.0])),
+        GraphError,
+        "grad: only a leaf holds a gradient; make it with requires_grad=True",
+    ),
+    (
+        lambda: tg.tensor([1.0]).register_hook(print),
+        GraphError,
+        "register_hook: this Tensor takes no part in a backward pass; it needs requires_grad=True",
+    ),
+    (
+        lambda: x(2).register_hook(3),
+        ArgumentError,
+        "register_hook: expected a function of the cotangent, got int",
+    ),
+    (
+        lambda: np.array(x(2)),
+        UnsupportedError,
+        "array: a Tensor that requires a gradient would lose it on the way to a NumPy array. Use .value "
+        "(read-only) or .numpy() (a copy) if that is what you want, and np.stack to join a list of Tensors",
+    ),
+    (
+        lambda: copy.deepcopy(x(2) * 2.0),
+        GraphError,
+        "copy: only a leaf can be deep-copied or pickled; this Tensor was computed. Use .detach() first",
+    ),
+    (
+        lambda: len(x()),
+        ShapeError,
+        "len: a zero-dimensional Tensor has no length; .item() is its number",
+    ),
+    (
+        lambda: iter(x()),
+        ShapeError,
+        "iter: a zero-dimensional Tensor cannot be iterated over; .item() is its number",
+    ),
+    (
+        lambda: bool(x(2)),
+        ShapeError,
+        "bool: the truth of a Tensor of shape (2,) is ambiguous. Use .value.any() or .value.all()",
+    ),
+    (
+        lambda: x(2) < np.ones(3),
+        ShapeError,
+        "lt: operands could not be broadcast together with shapes (2,) (3,) . Compare with numbers of a shape that broadcasts",
+    ),
+    (
+        lambda: tg.tensor([1.0]).sum().backward(),
+        GraphError,
+        "backward: this Tensor has no graph; nothing it was computed from requires a gradient. Use "
+        "requires_grad=True, and no no_grad() or detach() on the way",
+    ),
+    (
+        lambda: x(2).backward(),
+        GraphError,
+        "backward: shape (2,) is not a scalar; give a cotangent of that shape, or reduce it first",
+    ),
+    (
+        lambda: x(2).sum().backward(np.ones(2)),
+        ShapeError,
+        "backward: expected a cotangent of shape (), that of the output, got (2,)",
+    ),
+    (
+        lambda: tg.grad(x(2).sum(), [tg.tensor([1.0])]),
+        GraphError,
+        "grad: input 0 does not require a gradient. Make it with requires_grad=True",
+    ),
+    (
+        lambda: tg.grad(x(2).sum(), [x(2)]),
+        GraphError,
+        "grad: input 0 (without a name, shape (2,)) was not used to compute the outputs. Check the graph, or "
+        "pass allow_unused=True for zeros",
+    ),
+    (
+        lambda: tg.grad(x(2).sum(), [tg.tensor([1.0], requires_grad=True, name="w")]),
+        GraphError,
+        "grad: input 0 (w, shape (1,)) was not used to compute the outputs. Check the graph, or pass allow_unused=True for zeros",
+    ),
+    (
+        lambda: tg.jacobian(lambda x: (x, x), x(2)),
+        ArgumentError,
+        "jacobian: the function must return one Tensor, got tuple. Stack or concatenate several",
+    ),
+    (
+        lambda: tg.jvp(lambda x: x, [x(2)], []),
+        ArgumentError,
+        "jvp: 1 inputs need as many tangents, got 0",
+    ),
+    (
+        lambda: tg.jvp(lambda x: x, [x(2)], [np.ones(3)]),
+        ShapeError,
+        "jvp: tangent 0 has shape (3,); expected (2,), that of its input",
+    ),
+    (
+        lambda: copy.deepcopy((x(2) * 2.0).node),
+        GraphError,
+        "copy: a node belongs to its graph and can be neither copied nor pickled; use .detach(), or hand on arrays",
+    ),
+    (
+        lambda: pickle.dumps(tg.trace(nn.RNN(1, 1, rng=0)(np.ones((2, 1, 1)))[0].sum()).root),
+        GraphError,
+        "copy: a trace and its steps belong to their graph and can be neither copied nor pickled; hand on results, or .to_dict()",
+    ),
+    (
+        lambda: tg.vjp(lambda x: (x, x), x(2)),
+        ArgumentError,
+        "vjp: the function must return one Tensor, got tuple. Stack or concatenate several",
+    ),
+    (
+        lambda: tg.jvp(lambda x: (x, x), x(2), np.ones(2)),
+        ArgumentError,
+        "jvp: the function must return one Tensor, got tuple. Stack or concatenate several",
+    ),
+    (
+        lambda: tg.hessian(lambda x: (x, x), x(2)),
+        ShapeError,
+        "hessian: expected a function with one output entry, got tuple",
+    ),
+    (
+        lambda: x(2) @ tg.tensor(["a"]),
+        DtypeError,
+        "tensor: expected real numbers, got dtype <U1. Encode text as numbers first",
+    ),
 ]
 
 
@@ -145,3 +462,16 @@ def test_a_name_that_is_not_there() -> None:
         tg.tan  # noqa: B018
     with pytest.raises(AttributeError, match=r"has no attribute 'gradchek'"):
         tg.testing.gradchek  # noqa: B018
+
+
+def test_a_primitive_without_a_rule() -> None:
+    """It runs forward, wherever its function comes from, and says what its backward pass lacks."""
+    made: dict[str, Any] = {}
+    exec("def forward(a): return a", {"__builtins__": __builtins__}, made)
+    try:
+        out = primitive(made["forward"], name="no_rule_yet")(x(2))
+        with pytest.raises(ArgumentError) as caught:
+            out.sum().backward()
+        assert str(caught.value) == "no_rule_yet: this primitive has no rule. Give it one with @no_rule_yet.defrule"
+    finally:
+        PRIMITIVES.pop("no_rule_yet", None)

@@ -63,7 +63,10 @@ def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     one = normalize_axes("tensordot", integers("tensordot", "axes", pair[0]), a.ndim)
     two = normalize_axes("tensordot", integers("tensordot", "axes", pair[1]), b.ndim)
     if [a.shape[i] for i in one] != [b.shape[j] for j in two]:
-        raise ShapeError(f"tensordot: axes {one} of operand 0, shape {a.shape}, do not fit axes {two} of operand 1, shape {b.shape}")
+        raise ShapeError(
+            f"tensordot: axes {one} of operand 0, shape {a.shape}, do not fit axes {two} of operand 1, shape {b.shape}; expected as many "
+            "of the same lengths"
+        )
     rows, columns = tuple(i for i in range(a.ndim) if i not in one), tuple(j for j in range(b.ndim) if j not in two)
     inner = math.prod(a.shape[i] for i in one)
     left = ops.reshape(ops.transpose(a, rows + one), (math.prod(a.shape[i] for i in rows), inner))
@@ -82,7 +85,10 @@ def _average(a: Any, axis: Any = None, weights: Any = None) -> Any:
     a, weights = as_operand(a), as_operand(weights)
     if weights.shape != a.shape:
         if axis is None or np.ndim(axis) or weights.shape != (a.shape[normalize_axis("average", axis, a.ndim)],):
-            raise ShapeError(f"average: weights of shape {weights.shape} do not fit shape {a.shape} along axis {axis}")
+            raise ShapeError(
+                f"average: weights of shape {weights.shape} do not fit shape {a.shape} along axis {axis}; expected that shape, or the "
+                "length of the one axis"
+            )
         weights = ops.reshape(weights, [n if i == axis % a.ndim else 1 for i, n in enumerate(a.shape)])
     return ops.divide(ops.sum(ops.multiply(a, weights), axis), ops.sum(ops.broadcast_to(weights, a.shape), axis))
 

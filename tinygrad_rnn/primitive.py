@@ -45,7 +45,7 @@ class Primitive:
         self.__doc__ = forward.__doc__
         self.__module__ = getattr(forward, "__module__", __name__)  # NumPy 2.0's ufuncs have none
         self.__wrapped__ = forward
-        self.own = type(self) is Primitive and self.__module__.partition(".")[0] in ("tinygrad_rnn", "numpy")
+        self.own = type(self) is Primitive and str(self.__module__).partition(".")[0] in ("tinygrad_rnn", "numpy")
         """Whether it belongs to the package; the forward function of one that does not sees the caller's context variables."""
 
     def defrule(self, rule: Rule) -> Rule:

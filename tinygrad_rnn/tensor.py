@@ -159,7 +159,7 @@ class Tensor:
     @grad.setter
     def grad(self, gradient: Any) -> None:
         if not isinstance(self._node, Leaf):
-            raise GraphError("grad: only a leaf with requires_grad=True holds a gradient")
+            raise GraphError("grad: only a leaf holds a gradient; make it with requires_grad=True")
         if gradient is not None:
             gradient = gradient if isinstance(gradient, Tensor) else Tensor(gradient)
             if gradient.shape != self.shape:
@@ -320,12 +320,12 @@ class Tensor:
 
     def __len__(self) -> int:
         if self._value.ndim == 0:
-            raise ShapeError("len: a zero-dimensional Tensor has no length")
+            raise ShapeError("len: a zero-dimensional Tensor has no length; .item() is its number")
         return len(self._value)
 
     def __iter__(self) -> Iterator[Tensor]:
         if self._value.ndim == 0:
-            raise ShapeError("iter: a zero-dimensional Tensor cannot be iterated over")
+            raise ShapeError("iter: a zero-dimensional Tensor cannot be iterated over; .item() is its number")
         return (self[i] for i in range(len(self._value)))
 
     def __bool__(self) -> bool:

@@ -132,7 +132,7 @@ def grad(
     return tuple(results)
 
 
-def _traced(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Tensor], Tensor, bool]:
+def _traced(operation: str, fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Tensor], Tensor, bool]:
     """Fresh nodes for the inputs, the function's value on them, and whether something outside asks for derivatives of it."""
     recording, transforming = state.recording, state.transforming
     state.recording = state.transforming = True
@@ -142,7 +142,7 @@ def _traced(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[list[Tensor]
     finally:
         state.recording, state.transforming = recording, transforming
     if not isinstance(out, Tensor):
-        raise ArgumentError(f"the function must return one Tensor, got {type(out).__name__}. Stack or concatenate several")
+        raise ArgumentError(f"{operation}: the function must return one Tensor, got {type(out).__name__}. Stack or concatenate several")
     own = {x.node for x in fresh}
     outer = out.node is not None and any(_leads_out(node) for node in discover([out.node], set()) if node not in own)
     state.touched |= outer and not recording
@@ -163,7 +163,7 @@ def vjp(fn: Callable[..., Any], *inputs: Any) -> tuple[Tensor, Callable[[Any], t
         >>> out.item(), [g.item() for g in pullback(1.0)]
         (10.0, [5.0, 2.0])
     """
-    fresh, out, outer = _traced(fn, inputs)
+    fresh, out, outer = _traced("vjp", fn, inputs)
 
     def pullback(cotangent: Any) -> tuple[Tensor, ...]:
         if out.node is None:
@@ -196,7 +196,7 @@ def jvp(fn: Callable[..., Any], inputs: Any, tangents: Any) -> tuple[Tensor, Ten
     points, directions = _tuple(inputs, "jvp"), _tuple(tangents, "jvp")
     if len(points) != len(directions):
         raise ArgumentError(f"jvp: {len(points)} inputs need as many tangents, got {len(directions)}")
-    fresh, out, outer = _traced(fn, points)
+    fresh, out, outer = _traced("jvp", fn, points)
     seeds: dict[Any, Any] = {}
     again = outer
     for position, (x, direction) in enumerate(zip(fresh, directions, strict=True)):
@@ -226,7 +226,7 @@ def jacobian(fn: Callable[[Any], Any], x: Any) -> Tensor:
         array([[2., 1.],
                [2., 1.]])
     """
-    fresh, out, outer = _traced(fn, (x,))
+    fresh, out, outer = _traced("jacobian", fn, (x,))
     (point,) = fresh
     shape = out.shape + point.shape
     if out.node is None or out.size == 0 or point.size == 0:

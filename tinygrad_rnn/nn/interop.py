@@ -82,7 +82,7 @@ def to_torch(state: Any) -> dict[str, Any]:
     if isinstance(state, Module):
         for path, module in state.named_modules():
             if getattr(getattr(module, "_recurrence", None), "apart_hn", False):
-                raise UnsupportedError(_no_counterpart(path or type(module).__name__))
+                raise UnsupportedError(_no_counterpart(f"to_torch: {path or type(module).__name__}"))
     return _translated("to_torch", state, two=True)
 
 

@@ -56,7 +56,10 @@ def matmul(x1: Any, x2: Any) -> Any:
         try:
             stack = np.broadcast_shapes(shape1[:-2], shape2[:-2])
         except ValueError:
-            raise ShapeError(f"matmul: stacks {shape1[:-2]} and {shape2[:-2]} of operands {shape1} and {shape2} do not broadcast") from None
+            raise ShapeError(
+                f"matmul: stacks {shape1[:-2]} and {shape2[:-2]} of operands {shape1} and {shape2} do not broadcast; counted from the "
+                "right, lengths must be equal or 1. Reshape one of them"
+            ) from None
         x1, x2 = broadcast_to(x1, stack + shape1[-2:]), broadcast_to(x2, stack + shape2[-2:])
     return _matmul(x1, x2)
 
@@ -125,7 +128,9 @@ def _parse(subscripts: str, arrays: list[Any]) -> tuple[list[str], str]:
     inputs, arrow, result = text.partition("->")
     terms = inputs.split(",")
     if len(terms) != len(arrays):
-        raise ArgumentError(f"einsum: {subscripts!r} describes {len(terms)} operands, got {len(arrays)}")
+        raise ArgumentError(
+            f"einsum: {subscripts!r} describes {len(terms)} operands, got {len(arrays)}. Give one for each part between the commas"
+        )
     spare = [chr(code) for code in range(0x3B1, 0x3B1 + 64)]  # Greek letters: NumPy allows a–z and A–Z only
     hidden = 0
     spelled = []

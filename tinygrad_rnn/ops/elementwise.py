@@ -214,8 +214,9 @@ def where(condition: Any, x: Any, y: Any) -> Any:
     try:
         shape = np.broadcast_shapes(*shapes)
     except ValueError:
+        named = "condition {}, x {} and y {}".format(*shapes)
         raise ShapeError(
-            "where: condition {}, x {} and y {} do not broadcast; counted from the right, lengths must be equal or 1".format(*shapes)
+            f"where: {named} do not broadcast; counted from the right, lengths must be equal or 1. Reshape one of them"
         ) from None
     if shape not in shapes[1:]:
         if isinstance(x, (bool, int, float)):

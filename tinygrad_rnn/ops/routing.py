@@ -158,7 +158,7 @@ def moveaxis(a: Any, source: int | Sequence[int], destination: int | Sequence[in
     origins = normalize_axes("moveaxis", source, a.ndim)
     targets = normalize_axes("moveaxis", destination, a.ndim)
     if len(origins) != len(targets):
-        raise ShapeError(f"moveaxis: {len(origins)} sources but {len(targets)} destinations")
+        raise ShapeError(f"moveaxis: {len(origins)} sources and {len(targets)} destinations; expected as many of both")
     order = [axis for axis in range(a.ndim) if axis not in origins]
     for target, origin in sorted(zip(targets, origins, strict=True)):
         order.insert(target, origin)
