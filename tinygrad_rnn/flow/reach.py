@@ -66,7 +66,11 @@ def connectivity(outputs: Tensor, inputs: Tensor, unit: int | None = None) -> Co
     """
     for name, given in (("outputs", outputs), ("inputs", inputs)):
         if not isinstance(given, Tensor) or given.ndim not in (2, 3) or given.node is None:
-            got = f"shape {given.shape}" if isinstance(given, Tensor) and given.node is not None else "none"
+            got = (
+                type(given).__name__
+                if not isinstance(given, Tensor)
+                else f"shape {given.shape}{'' if given.node else ' without a gradient'}"
+            )
             raise ArgumentError(
                 f"connectivity: expected {name} to be a Tensor (T, B, …) with a gradient, got {got}. Use requires_grad=True"
             )
