@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import inspect
 import signal
 import sys
@@ -64,10 +65,11 @@ QUIET = np.geterr()
 
 
 def whole() -> None:
-    """What the thread records is what it recorded in the beginning."""
+    """What the thread records is what it recorded in the beginning, and the collector is at work, which a trace holds up."""
     assert (state.recording, state.anomaly, state.sources, state.transforming) == (True, False, False, False)
     assert (state.scope, state.reopened, state.before) == (None, None, [])
     assert np.geterr() == QUIET
+    assert gc.isenabled()
 
 
 @pytest.fixture
