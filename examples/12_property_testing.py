@@ -17,8 +17,8 @@ Expected output:
     dwx       wrong   0.59       (1, 5)  -0.150436  -0.0394321
     dwh       wrong    0.6       (2, 5)  -0.652948   -0.170287
     db        wrong    0.6         (5,)   0.280786   0.0686146
-    This explains all of it: the factor is divide where (1 − divide) belongs, from (1 − divide) * tanh(index(a)) to
-        tanh(index(a)) (line 51: return (1 - f) * n + f * h, (x, h, wx, wh, f, n)).
+    This explains all of it: the factor is f where (1 − f) belongs, from (1 − f) * n to n (line 52: return (1 - f) * n + f *
+        h, (x, h, wx, wh, f, n)).
     dx is wrong at entry (1, 0): expected 0.550043, got 0.31853.
     dh is wrong at entry (1, 1): expected -1.60194, got -1.35467.
     dwx is wrong at entry (1, 5): expected -0.150436, got -0.0394321.
@@ -47,7 +47,8 @@ class MinimalGated(nn.Module):
 
 def step_forward(x, h, wx, wh, b):  # the same cell with one matrix for gate and candidate, in plain NumPy
     a = x @ wx + h @ wh + b
-    f, n = 1 / (1 + np.exp(-a[:, :4])), np.tanh(a[:, 4:])
+    f = 1 / (1 + np.exp(-a[:, :4]))
+    n = np.tanh(a[:, 4:])
     return (1 - f) * n + f * h, (x, h, wx, wh, f, n)
 
 

@@ -240,7 +240,7 @@ STEP_FAULTS: list[tuple[str, str, list[tuple[str, str]], str]] = [
     ("rnn step", "sign", [("da = dnext_h *", "da = -dnext_h *")], r"negative of the right one|sign is wrong"),
     ("rnn step", "sign of one", [("da @ Wx.T", "-da @ Wx.T")], r"sign is wrong"),
     ("rnn step", "factor two", [("da = dnext_h *", "da = 2 * dnext_h *")], r"every gradient is 2 times the right one"),
-    ("rnn step", "mean over the batch", [("x.T @ da", "x.T @ da / x.shape[0]")], r"1/2 of the right one, where 2 is the batch size"),
+    ("rnn step", "mean over the batch", [("x.T @ da", "x.T @ da / x.shape[0]")], r"1/2 of the right one, and 2 is the length of axis 0 of x: as if a mean stood"),
     ("rnn step", "never computed", [("prev_h.T @ da", "np.zeros_like(Wh)")], r"zero everywhere"),
     ("rnn step", "order of the results", [("return dx, dprev_h, dWx", "return dx, dprev_h, dWh"), ("dWh, dWh, db", "dWh, dWx, db")], r"it is dWh: the gradients are returned in another order"),
     ("rnn step", "derivative for x only", [("dx = da @ Wx.T", "dx = dnext_h @ Wx.T")], r"derivative of tanh, ⊙ \(1 − next_h²\), is missing here: it begins with dnext_h where d\(x @ Wx\) belongs"),

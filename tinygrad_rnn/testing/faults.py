@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..linear_maps import MatMul, Route, Scale
+from .names import bracketed
 from .tape import Alteration, Edge, Tape
 
 
@@ -30,6 +31,7 @@ class Fault:
         neighbour: by number of the edge, −1 or +1: it uses the values of the step before or after.
         loops: what is wrong with the loop over time, by the names of ``LOOPS``.
         simple: whether it may be combined with a second one.
+        passes: whether it says itself which passes of a loop it means.
     """
 
     text: str
@@ -38,6 +40,7 @@ class Fault:
     neighbour: dict[int, int] = field(default_factory=dict)
     loops: tuple[str, ...] = ()
     simple: bool = True
+    passes: bool = False
 
     def with_another(self, other: Fault) -> Fault:
         """Both at once."""
@@ -148,8 +151,8 @@ def _one_of_repeated(edge: Edge, g: Any, tape: Tape) -> Any:
 
 
 def of_step(tape: Tape, results: Sequence[str]) -> list[Fault]:
-    """Every single mistake in the backward pass of one step, the simplest first."""
-    return [
+    """Every single mistake in the backward pass of one step, the simplest first; of a program with a loop, in each of its passes."""
+    found = [
         *_not_taken(tape, results),
         *_left_out(tape),
         *_turned_round(tape),
@@ -160,6 +163,33 @@ def of_step(tape: Tape, results: Sequence[str]) -> list[Fault]:
         *_other_cotangents(tape),
         *_other_values(tape),
     ]
+    return [again for fault in found for again in _in_every_pass(fault, tape)] if tape.loop.count else found
+
+
+def _in_every_pass(fault: Fault, tape: Tape) -> Iterator[Fault]:
+    """The same mistake in every pass of the loop, and in every pass but the one that begins with an argument; it itself, if in none."""
+    altered: dict[int, Alteration] = {}
+    for k, alteration in fault.altered.items():
+        for again, late in tape.in_every_pass(k):
+            altered[again] = _later(alteration, late, tape)
+    if fault.passes or len(altered) == len(fault.altered):
+        yield fault
+        return
+    yield replace(fault, text=f"{fault.text}, in every pass of the loop", altered=altered)
+    inner = {k: alteration for k, alteration in altered.items() if tape.edges[k].target not in tape.leaves}
+    if fault.simple and 0 < len(inner) < len(altered):
+        yield replace(fault, text=f"{fault.text}, in every pass of the loop but the first", altered=inner)
+
+
+def _later(alteration: Alteration, passes: int, tape: Tape) -> Alteration:
+    """The same in another pass: what it takes is taken there."""
+    if not isinstance(alteration, partial) or alteration.func not in (_other_matrix, _other_factor, _other_cotangent, _other_block):
+        return alteration
+    first, *rest = alteration.args
+    if alteration.func is _other_block:
+        found = {late: k for k, late in tape.in_every_pass(first)}
+        return partial(alteration.func, found.get(passes, first), *rest)
+    return partial(alteration.func, tape.later(first, passes), *rest)
 
 
 def _at(edge: Edge) -> str:
@@ -193,22 +223,27 @@ def _factor(edge: Edge) -> str:
 def _left_out(tape: Tape) -> Iterator[Fault]:
     for chain in tape.chains():
         first, last = tape.edges[chain[0]], tape.edges[chain[-1]]
-        what = f"∂{tape.names[first.source]}/∂{tape.names[last.target]}"
+        what = f"∂{bracketed(tape.names[first.source])}/∂{bracketed(tape.names[last.target])}"
         yield Fault(f"the derivative {what} is missing{_at(first)}", dict.fromkeys(chain, _passed))
-    for k, edge in enumerate(tape.edges):
-        if edge.kind == "scale":
+    for k, edge in tape.told():
+        if edge.kind == "scale" and not _is_minus_one(edge):
             way = _way(tape, edge)
             if _is_derivative(edge, tape) and np.size(edge.map.factor) > 1:  # type: ignore[attr-defined]
                 what = f"the derivative of {_primitive(edge, tape)}, ⊙ {_factor(edge)}"
                 yield Fault(f"{what}, is missing {way}{_at(edge)}", {k: _passed})
             else:
                 yield Fault(f"the factor {_factor(edge)} is missing {way}{_at(edge)}", {k: _passed})
-    for k, edge in enumerate(tape.edges):
+    for k, edge in tape.told():
         if edge.kind == "scale" and np.size(edge.map.factor) > 1:  # type: ignore[attr-defined]
             yield Fault(
                 f"the factor is {_complement(_factor(edge))} where {_factor(edge)} belongs, {_way(tape, edge)}{_at(edge)}",
                 {k: _one_minus},
             )
+
+
+def _is_minus_one(edge: Edge) -> bool:
+    """Whether it only changes the sign: if that is missing, the sign is wrong."""
+    return np.size(edge.map.factor) == 1 and bool(edge.map.factor == -1.0)  # type: ignore[attr-defined]
 
 
 def _complement(text: str) -> str:
@@ -219,7 +254,7 @@ def _complement(text: str) -> str:
 
 
 def _turned_round(tape: Tape) -> Iterator[Fault]:
-    for k, edge in enumerate(tape.edges):
+    for k, edge in tape.told():
         if not isinstance(edge.map, MatMul):
             continue
         matrix = np.asarray(edge.map.matrix)
@@ -246,12 +281,12 @@ def _matrix_name(tape: Tape, edge: Edge) -> str:
         if value is matrix or (np.shape(value) == np.shape(matrix) and np.array_equal(value, matrix)):
             for k, other in enumerate(tape.nodes):
                 if other is operand:
-                    return tape.names[k]
+                    return tape.names[k] + _of_other_pass(tape, k, edge)
     return "the matrix"
 
 
 def _sums(tape: Tape) -> Iterator[Fault]:
-    for k, edge in enumerate(tape.edges):
+    for k, edge in tape.told():
         small, large = np.shape(tape.values[edge.target]), np.shape(tape.values[edge.source])
         if isinstance(edge.map, Route) and np.prod(small) < np.prod(large) and large[-len(small) or None :] == small:
             name = _d(tape, edge.target)
@@ -273,27 +308,37 @@ def _not_taken(tape: Tape, results: Sequence[str]) -> Iterator[Fault]:
     """Cotangents and paths that are left out."""
     for k, name in enumerate(results):
         if len(results) > 1:
-            yield Fault(f"the cotangent d{name} that comes in is not used", unused=(k,))
+            place = tape.outputs[k]
+            known = name if place is None or not tape.names[place].isidentifier() else tape.names[place]
+            yield Fault(f"the cotangent d{known} that comes in is not used", unused=(k,))
+    for k, edge in tape.told():
+        yield Fault(f"the path {_way(tape, edge)} is missing{_at(edge)}", {k: _dropped})
     into: dict[int, list[int]] = {}
     for k, edge in enumerate(tape.edges):
         into.setdefault(edge.target, []).append(k)
-        yield Fault(f"the path {_way(tape, edge)} is missing{_at(edge)}", {k: _dropped})
     for target, arriving in into.items():
         if len(arriving) > 2:
             for kept in arriving:
-                only = f"only the share {_way(tape, tape.edges[kept])} is kept: = where += belongs for {_d(tape, target)}"
-                yield Fault(only, {k: _dropped for k in arriving if k != kept})
+                share = f"only the share {_way(tape, tape.edges[kept])}{_of_pass(tape, kept)} is kept"
+                yield Fault(
+                    f"{share}: = where += belongs for {_d(tape, target)}", {k: _dropped for k in arriving if k != kept}, passes=True
+                )
+
+
+def _of_pass(tape: Tape, edge: int) -> str:
+    now = tape.loop.passes.get(tape.edges[edge].source)
+    return "" if now is None else f" of pass {now + 1} of {tape.loop.count} of the loop"
 
 
 def _signs(tape: Tape) -> Iterator[Fault]:
-    for k, edge in enumerate(tape.edges):
+    for k, edge in tape.told():
         yield Fault(f"the sign is wrong {_way(tape, edge)}{_at(edge)}", {k: _negated})
 
 
 def _blocks_exchanged(tape: Tape) -> Iterator[Fault]:
     """Gates in the wrong order: slices of one array in each other's places."""
     into: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-    for k, edge in enumerate(tape.edges):
+    for k, edge in tape.told():
         if edge.kind == "route" and _primitive(edge, tape) == "index":
             into.setdefault((edge.target, np.shape(tape.values[edge.source])), []).append(k)
     for (target, _), slices in into.items():
@@ -315,23 +360,25 @@ def _all_derivatives(tape: Tape) -> Iterator[Fault]:
             kinds.setdefault(_primitive(edge, tape), []).append(k)
     for name, edges in kinds.items():
         if len(edges) > 1:
-            yield Fault(f"the derivative of every {name} is missing", dict.fromkeys(edges, _passed))
+            yield Fault(f"the derivative of every {name} is missing", dict.fromkeys(edges, _passed), passes=True)
             for form, function in _FORMS:
                 altered: dict[int, Alteration] = {k: partial(_other_factor, tape.edges[k].source, function) for k in edges}
-                yield Fault(f"the derivative of every y = {name} is taken as {form.format('y')}", altered, simple=False)
+                yield Fault(f"the derivative of every y = {name} is taken as {form.format('y')}", altered, simple=False, passes=True)
     if len(kinds) > 1:
-        yield Fault(f"the derivatives of {' and '.join(kinds)} are all missing", {k: _passed for edges in kinds.values() for k in edges})
+        every: dict[int, Alteration] = {k: _passed for edges in kinds.values() for k in edges}
+        yield Fault(f"the derivatives of {' and '.join(kinds)} are all missing", every, passes=True)
 
 
 def _other_cotangents(tape: Tape) -> Iterator[Fault]:
     """The right formula with the wrong cotangent in it: the one from before the activation, say."""
-    for k, edge in enumerate(tape.edges):
+    for k, edge in tape.told():
         shape = np.shape(tape.values[edge.source])
-        for node, value in enumerate(tape.values[: edge.source]):
-            if np.shape(value) == shape and shape:
+        for node in tape.near(edge.source):
+            if node < edge.source and np.shape(tape.values[node]) == shape and shape:
                 missing = _derivatives_between(tape, node, edge.source)
                 here = f"the derivative of {missing} is missing here: " if missing else ""
-                text = f"it begins with {_d(tape, node)} where {_d(tape, edge.source)} belongs, {_way(tape, edge)}{_at(edge)}"
+                other = f"{_d(tape, node)}{_of_other_pass(tape, node, edge)}"
+                text = f"it begins with {other} where {_d(tape, edge.source)} belongs, {_way(tape, edge)}{_at(edge)}"
                 yield Fault(here + text, {k: partial(_other_cotangent, node)}, simple=False)
 
 
@@ -348,39 +395,51 @@ def _derivatives_between(tape: Tape, above: int, below: int) -> str:
     return " and of ".join(found)
 
 
+def _of_other_pass(tape: Tape, node: int, edge: Edge) -> str:
+    """Where a loop has the node, if not in the pass of the edge."""
+    passes = tape.loop.passes
+    late = passes.get(node, 0) - passes[edge.source] if node in passes and edge.source in passes else 0
+    return " of the pass before" if late < 0 else " of the next pass" if late > 0 else ""
+
+
 def _other_values(tape: Tape) -> Iterator[Fault]:
     """The right formula with the wrong array in it."""
-    for k, edge in enumerate(tape.edges):
-        if isinstance(edge.map, MatMul):
-            matrix = np.asarray(edge.map.matrix)
-            name = _matrix_name(tape, edge)
-            for node, value in enumerate(tape.values):
-                for turned in (False, True):
-                    if matrix.ndim == value.ndim == 2 and (value.T if turned else value).shape == matrix.shape:
-                        other = tape.names[node]
-                        if other == name or (turned and value.shape[0] != value.shape[1] and other == _transposed(name)):
-                            continue
-                        text = f"{_transposed(other) if turned else other} where {name} belongs, {_way(tape, edge)}{_at(edge)}"
-                        yield Fault(f"it multiplies by {text}", {k: partial(_other_matrix, node, turned)}, simple=False)
-        elif isinstance(edge.map, Scale) and np.size(edge.map.factor) > 1:
-            shape = np.shape(edge.map.factor)
-            for node, value in enumerate(tape.values):
-                if np.shape(value) == shape:
-                    for form, function in _FORMS:
-                        wrong = form.format(tape.names[node])
-                        if wrong != _factor(edge):
-                            text = f"the factor is {wrong} where {_factor(edge)} belongs, {_way(tape, edge)}{_at(edge)}"
-                            yield Fault(text, {k: partial(_other_factor, node, function)}, simple=False)
     for chain in tape.chains():
         first, last = tape.edges[chain[0]], tape.edges[chain[-1]]
-        what = f"∂{tape.names[first.source]}/∂{tape.names[last.target]}"
-        for node, value in enumerate(tape.values):
-            if np.shape(value) == np.shape(tape.values[first.source]):
+        what = f"∂{bracketed(tape.names[first.source])}/∂{bracketed(tape.names[last.target])}"
+        for node in tape.near(first.source):
+            if np.shape(tape.values[node]) == np.shape(tape.values[first.source]):
                 for form, function in _FORMS:
                     altered: dict[int, Alteration] = dict.fromkeys(chain, _passed)
                     altered[chain[0]] = partial(_other_factor, node, function)
-                    text = f"the derivative {what} is taken as {form.format(tape.names[node])}{_at(first)}"
-                    yield Fault(text, altered, simple=False)
+                    taken = form.format(tape.names[node]) + _of_other_pass(tape, node, first)
+                    yield Fault(f"the derivative {what} is taken as {taken}{_at(first)}", altered, simple=False)
+    for k, edge in tape.told():
+        if isinstance(edge.map, MatMul):
+            yield from _other_matrices(tape, k, edge)
+        elif isinstance(edge.map, Scale) and np.size(edge.map.factor) > 1:
+            factor = np.asarray(edge.map.factor)
+            for node in tape.near(edge.source):
+                value = tape.values[node]
+                if np.shape(value) == factor.shape:
+                    for form, function in _FORMS:
+                        if not np.array_equal(function(value), factor):
+                            wrong = form.format(tape.names[node]) + _of_other_pass(tape, node, edge)
+                            text = f"the factor is {wrong} where {_factor(edge)} belongs, {_way(tape, edge)}{_at(edge)}"
+                            yield Fault(text, {k: partial(_other_factor, node, function)}, simple=False)
+
+
+def _other_matrices(tape: Tape, k: int, edge: Edge) -> Iterator[Fault]:
+    matrix = np.asarray(edge.map.matrix)  # type: ignore[attr-defined]
+    name = _matrix_name(tape, edge)
+    for node in tape.near(edge.source):
+        value = tape.values[node]
+        for turned in (False, True):
+            shown = np.swapaxes(value, -1, -2) if turned and np.ndim(value) == 2 else value
+            if matrix.ndim == np.ndim(value) == 2 and shown.shape == matrix.shape and not np.array_equal(shown, matrix):
+                other = _transposed(tape.names[node]) if turned else tape.names[node]
+                text = f"{other}{_of_other_pass(tape, node, edge)} where {name} belongs, {_way(tape, edge)}{_at(edge)}"
+                yield Fault(f"it multiplies by {text}", {k: partial(_other_matrix, node, turned)}, simple=False)
 
 
 # -- faults in time -----------------------------------------------------------------------------------------------------------

@@ -544,6 +544,10 @@ class _Diagnosis:
         if all(self._is_zero(k) for k in open_ones):
             self.explained.update((k, self._by_itself(k)) for k in open_ones)
             return self.explained, ""
+        others = {k: self._other_gradient(k) for k in open_ones}
+        if sorted(open_ones) == sorted(others.values(), key=str):  # each is another one of them
+            self.explained.update((k, self._by_itself(k)) for k in open_ones)
+            return self.explained, ""
         faults = self.model.faults() if self.model is not None else []
         whole = self._first(faults, open_ones)
         if whole is not None:
@@ -612,14 +616,12 @@ class _Diagnosis:
     def _times(self, c: float) -> str:
         if math.isclose(c, -1.0, rel_tol=1e-7):
             return "the negative of the right one: a sign is wrong"
-        sizes = {"the batch size": self.pair.arrays[0].shape[0] if self.pair.arrays[0].ndim > 1 else 0}
-        if self.pair.arrays[0].ndim == 3:
-            sizes |= {"the number of time steps": self.pair.arrays[0].shape[1]}
-        for what, n in sizes.items():
-            if n > 1 and math.isclose(c, 1.0 / n, rel_tol=1e-7):
-                return f"1/{n} of the right one, where {n} is {what}: a mean where a sum belongs"
-            if n > 1 and math.isclose(c, n, rel_tol=1e-7):
-                return f"{n} times the right one, where {n} is {what}: a division by it is missing"
+        for name, array in zip(self.pair.names, self.pair.arrays, strict=True):
+            for axis, n in enumerate(array.shape):
+                if n > 1 and math.isclose(c, 1.0 / n, rel_tol=1e-7):
+                    return f"1/{n} of the right one, and {n} is the length of axis {axis} of {name}: as if a mean stood where a sum belongs"
+                if n > 1 and math.isclose(c, n, rel_tol=1e-7):
+                    return f"{n} times the right one, and {n} is the length of axis {axis} of {name}: as if a division by it were missing"
         return f"{c:.6g} times the right one"
 
     def _times_an_array(self, k: int) -> str:
@@ -657,10 +659,14 @@ class _Diagnosis:
             return f"{name} is {text}"
         if same[0].ndim == 2 and same[0].shape[0] == same[0].shape[1] and self._all(mine, [e.T for e in same]):
             return f"{name} is the transpose of the right one"
-        for j, other in enumerate(self.names):
-            if j != k and self._all(mine, [point.expected[j] for point in self.seen]):
-                return f"it is {other}: the gradients are returned in another order"
-        return ""
+        other = self._other_gradient(k)
+        return "" if other is None else f"it is {self.names[other]}: the gradients are returned in another order"
+
+    def _other_gradient(self, k: int) -> int | None:
+        """The number of the gradient that this one is."""
+        mine = [got[k] for got in self.got]
+        others = (j for j in range(len(self.names)) if j != k and self._all(mine, [point.expected[j] for point in self.seen]))
+        return next(others, None)
 
     @staticmethod
     def _all(ones: Sequence[Any], others: Sequence[Any]) -> bool:

@@ -6,20 +6,24 @@ edge multiplies by W where Wᵀ belongs" is a computation and no guess.
 
 from __future__ import annotations
 
-import ast
-import linecache
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..graph import Leaf, Node
+from ..graph import Node
 from ..linear_maps import LinearMap
 from ..primitive import Opaque
 from ..tensor import Tensor, tensor
 from ..transforms import record_sources
+from .loops import Loop
+from .names import bracketed, constant, names_of, place_of
 from .subjects import parts_of
+
+_TOLD = 1
+"""The pass of a loop that stands for all."""
 
 Alteration = Callable[["Edge", Any, "Tape"], Any]
 """What an edge does instead: its contribution (None for nothing) from the edge, the cotangent and the tape."""
@@ -31,6 +35,7 @@ class Edge:
 
     source: int
     target: int
+    position: int
     map: LinearMap
     label: str
     place: str
@@ -70,7 +75,8 @@ class Tape:
                 self.nodes.append(x.node)
         self.leaves = [number[x.node] for x in inside if x.node is not None]
         self.values = [node.value for node in self.nodes]
-        self.names = _names(self.nodes)
+        self.loop = Loop(self.nodes)
+        self.names = names_of(self.nodes, self.loop)
         for place, name in zip(self.outputs, results, strict=False):
             if place is not None and not self.names[place].isidentifier():
                 self.names[place] = name
@@ -82,12 +88,35 @@ class Tape:
                 raise TypeError("an opaque node has no edges")
             operands = [operand.value if isinstance(operand, Node) else getattr(operand, "value", operand) for operand in node.operands]
             maps = node.primitive.rule(node.value, *operands, **(node.statics or {}))
-            symbols = [_bracketed(self.names[number[x]] if isinstance(x, Node) else _constant(x)) for x in node.operands]
+            symbols = [bracketed(self.names[number[x]] if isinstance(x, Node) else constant(x)) for x in node.operands]
             differentiable = [x for x in node.operands if isinstance(x, Node)]
-            for operand, linear_map in zip(node.operands, maps, strict=True):
+            for position, (operand, linear_map) in enumerate(zip(node.operands, maps, strict=True)):
                 if isinstance(operand, Node):
-                    label = linear_map.label.format(*symbols, out=_bracketed(self.names[k]))
-                    self.edges.append(Edge(k, number[operand], linear_map, label, _place(node), len(differentiable)))
+                    label = linear_map.label.format(*symbols, out=bracketed(self.names[k]))
+                    self.edges.append(Edge(k, number[operand], position, linear_map, label, place_of(node), len(differentiable)))
+        self._alike: dict[Any, list[int]] = {}
+        for k, edge in enumerate(self.edges):
+            if edge.source in self.loop.keys:
+                self._alike.setdefault((self.loop.keys[edge.source], edge.position), []).append(k)
+
+    def later(self, node: int, passes: int) -> int:
+        """The same node so many passes of the loop later: before the first pass what enters there in its place, after the last its last."""
+        found = self.loop.later(node, passes)
+        if found is not None:
+            return found
+        row = self.loop.rows[self.loop.keys[node]]
+        return row[-1] if passes > 0 else self._entering().get(self.loop.keys[node], row[0])
+
+    def _entering(self) -> dict[Any, int]:
+        """By key of a node, what the first pass takes where the others take that node of the pass before."""
+        found: dict[Any, int] = {}
+        for alike in self._alike.values():
+            firsts = [k for k in alike if self.loop.passes[self.edges[k].source] == 0]
+            for k in alike:
+                edge = self.edges[k]
+                if firsts and self.loop.passes.get(edge.target, math.inf) == self.loop.passes[edge.source] - 1:
+                    found[self.loop.keys[edge.target]] = self.edges[firsts[0]].target
+        return found
 
     def pull(self, cotangents: Sequence[Any], altered: dict[int, Alteration] | None = None) -> list[Any]:
         """The gradients of the arguments, given the results' cotangents, with some edges altered."""
@@ -106,6 +135,25 @@ class Tape:
                 arrived[edge.target] = arrived[edge.target] + share if edge.target in arrived else share
         return [np.zeros_like(self.values[leaf]) if arrived.get(leaf) is None else arrived[leaf] for leaf in self.leaves]
 
+    def told(self) -> Iterator[tuple[int, Edge]]:
+        """The edges that are worth a hypothesis each: of a loop those of one pass (the second), and all that are in none."""
+        return ((k, edge) for k, edge in enumerate(self.edges) if self.loop.passes.get(edge.source, _TOLD) == _TOLD)
+
+    def near(self, node: int) -> list[int]:
+        """The nodes that a formula at this one may have taken: those of the pass before, its own and the next, and all in no loop."""
+        own = self.loop.passes.get(node)
+        if own is None:
+            return list(range(len(self.nodes)))
+        return [k for k in range(len(self.nodes)) if abs(self.loop.passes.get(k, own) - own) <= 1]
+
+    def in_every_pass(self, edge: int) -> list[tuple[int, int]]:
+        """The same edge in every pass of the loop, with how many passes later each is; of one in no loop, itself."""
+        one = self.edges[edge]
+        if one.source not in self.loop.keys:
+            return [(edge, 0)]
+        now = self.loop.passes[one.source]
+        return [(k, self.loop.passes[self.edges[k].source] - now) for k in self._alike[self.loop.keys[one.source], one.position]]
+
     @property
     def form(self) -> tuple[Any, ...]:
         """What is the same for the same program at another point."""
@@ -119,7 +167,7 @@ class Tape:
             into.setdefault(edge.target, []).append(k)
             out.setdefault(edge.source, []).append(k)
         found, used = [], set()
-        for k, edge in enumerate(self.edges):
+        for k, edge in self.told():
             if k in used or edge.siblings != 1 or edge.kind not in ("add", "scale"):
                 continue
             chain = [k]
@@ -146,62 +194,3 @@ def _nodes(roots: list[Node]) -> list[Node]:
             seen.add(node)
             pending += [operand for operand in node.operands if isinstance(operand, Node)]
     return sorted(seen, key=lambda node: -node.order)
-
-
-def _constant(operand: Any) -> str:
-    value = getattr(operand, "value", operand)
-    return getattr(operand, "name", None) or (f"{value.item():.6g}" if np.size(value) == 1 else "a constant")
-
-
-def _place(node: Node) -> str:
-    """The source line that recorded the node, as a reader finds it."""
-    if not node.source or "tinygrad_rnn/testing" in node.source.replace("\\", "/"):
-        return ""
-    file, _, line = node.source.rpartition(":")
-    text = linecache.getline(file, int(line)).strip()
-    short = text if len(text) <= _WIDE else f"{text[:_WIDE].rstrip()} …"
-    return f"line {line}: {short}" if text else f"line {line}"
-
-
-def _names(nodes: Sequence[Node]) -> list[str]:
-    """Given names; otherwise the variable that a source line assigns its last value to; otherwise the formula, if it is short."""
-    last: dict[str, Node] = {}
-    for node in reversed(nodes):
-        if node.source:
-            last[node.source] = node
-    names: dict[Node, str] = {}
-    for node in reversed(nodes):
-        names[node] = node.name or _assigned(node, last) or ("a leaf" if isinstance(node, Leaf) else _formula(node, names))
-    return [names[node] for node in nodes]
-
-
-_SIGNS = {"matmul": "@", "multiply": "*", "add": "+", "subtract": "−", "divide": "/"}
-_LONG, _WIDE = 30, 60
-
-
-def _formula(node: Node, names: dict[Node, str]) -> str:
-    assert node.primitive is not None
-    op = node.primitive.name
-    inside = [names[x] if isinstance(x, Node) else _constant(x) for x in node.operands]
-    if op == "broadcast_to":
-        return inside[0]
-    parts = inside if op == "add" else map(_bracketed, inside)
-    text = f" {_SIGNS[op]} ".join(parts) if op in _SIGNS else f"{op}({', '.join(inside)})"
-    return text if len(text) <= _LONG else op
-
-
-def _bracketed(text: str) -> str:
-    return f"({text})" if any(f" {sign} " in text for sign in _SIGNS.values()) and not text.endswith(")") else text
-
-
-def _assigned(node: Node, last: dict[str, Node]) -> str | None:
-    if not node.source or last.get(node.source) is not node:
-        return None
-    file, _, line = node.source.rpartition(":")
-    try:
-        (statement,) = ast.parse(linecache.getline(file, int(line)).strip()).body
-    except (SyntaxError, ValueError):
-        return None
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
-        return statement.targets[0].id
-    return None
