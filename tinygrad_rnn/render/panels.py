@@ -221,8 +221,8 @@ def connectivity(result: Any) -> list[Panel]:
 def path_split(splits: Sequence[Any]) -> list[Panel]:
     """Shares by number of passes: positive ones above 0, negative ones below, so that their sum is always 1; and norms."""
     bins = max(len(split.paths) for split in splits)
-    if any(len(split.paths) != bins for split in splits):
-        raise ArgumentError("plot: path splits that are drawn together need the same number of bins")
+    if other := {len(split.paths) for split in splits} - {bins}:
+        raise ArgumentError(f"plot: path splits that are drawn together need the same number of bins, got {min(other)} and {bins}")
     names = [f"{k} passes" if k != 1 else "1 pass" for k in range(bins - 1)] + [f"{bins - 1} or more" if bins > 1 else "all"]
     share = np.array([split.share for split in splits]).T  # (bins, splits)
     norm = np.array([split.norm for split in splits]).T
