@@ -231,10 +231,10 @@ def test_grad_walks_only_paths_to_its_inputs():
 def test_rebinding_between_forward_and_backward():
     """A leaf that was given a new value after the forward pass is refused by name, and no leaf's gradient changes."""
     x, w = leaf([1.0], name="x"), leaf([2.0], name="w")
-    loss = (x * w).sum()
+    loss, scale = (x * w).sum(), w * 3.0
     (x * 1.0).backward()
     w.value = [5.0]
-    for differentiate in (loss.backward, lambda: tg.grad(loss, x)):
+    for differentiate in (loss.backward, lambda: tg.grad(loss, x), lambda: tg.jvp(lambda a: a * scale, x, [1.0])):
         with pytest.raises(GraphError, match=r"leaf w of shape .* was given a new value"):
             differentiate()
     assert x.grad.item() == 1.0
