@@ -85,7 +85,7 @@ class Refusing(Executor):
         (lambda: sweep(cells.picky, {"number": []}), r"the grid has no cells"),
         (lambda: sweep(cells.picky, {"number": [1, 1]}), r"has a cell twice"),
         (lambda: sweep(cells.picky, {"number": [object()]}), r"cannot be written down as JSON"),
-        (lambda: sweep(cells.picky, {"number": [1]}, Refusing(), workers=2), r"workers must be at least 1, and go without an executor"),
+        (lambda: sweep(cells.picky, {"number": [1]}, Refusing(), workers=2), r"expected at least 1 worker, and no executor beside workers, got 2"),
         (lambda: sweep(functools.partial(cells.picky, 1), [{}]), r"a partial may fix settings by name only"),
     ],
 )

@@ -250,7 +250,7 @@ def _read_npy(content: bytes, name: str) -> Any:
         raise ValueError(f"{name!r} in it is not a plain array of numbers")
     dtype, shape = np.dtype(header[1]), tuple(int(length) for length in re.findall(r"\d+", header[3]))
     if math.prod(shape) * dtype.itemsize != len(content) - end:
-        raise ValueError(f"{name!r} in it claims the shape {header[3]} of {dtype} but holds {len(content) - end} bytes")
+        raise ValueError(f"{name!r} in it claims the shape ({header[3]}) of {dtype} but holds {len(content) - end} bytes")
     array: np.ndarray[Any, np.dtype[Any]] = np.ndarray(shape, dtype, buffer=content, offset=end, order="F" if header[2] == "True" else "C")
     return array.astype(dtype.newbyteorder("="), order="C")
 

@@ -160,7 +160,7 @@ def sweep(
             "this process with executor=concurrent.futures.ThreadPoolExecutor(1)"
         )
     if workers is not None and (workers < 1 or executor is not None):
-        raise ArgumentError(f"sweep: workers must be at least 1, and go without an executor, got {workers}")
+        raise ArgumentError(f"sweep: expected at least 1 worker, and no executor beside workers, got {workers}")
     done: dict[str, Cell] = {}
     with nullcontext() if path is None else _Ledger(Path(path)) as ledger:
         held = {} if ledger is None else ledger.cells

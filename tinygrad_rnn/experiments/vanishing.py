@@ -320,7 +320,7 @@ def saturation(values: Sequence[float] = (0.0, 0.5, 0.9, 0.99), *, steps: int = 
 def _resting(weight: Any, value: float, steps: int) -> VanishingProduct:
     """The vanishing product of an RNN with this W_hh whose units all stay at one value; the loss reads the last step."""
     if not -1 < value < 1:
-        raise ArgumentError(f"a tanh unit cannot rest at {value}; expected a value between −1 and 1")
+        raise ArgumentError(f"tanh: a unit cannot rest at {value}; expected a value between −1 and 1")
     size = len(weight)
     layer: Any = nn.RNN(1, size, init=lambda shape, rng: weight, rng=0)
     layer.weight_ih_l0.value = np.zeros((size, 1))
