@@ -234,7 +234,7 @@ def test_rebinding_between_forward_and_backward():
     loss, scale = (x * w).sum(), w * 3.0
     (x * 1.0).backward()
     w.value = [5.0]
-    for differentiate in (loss.backward, lambda: tg.grad(loss, x), lambda: tg.jvp(lambda a: a * scale, x, [1.0])):
+    for differentiate in (loss.backward, lambda: tg.grad(loss, x), lambda: tg.jvp(lambda a: a * scale, x, np.ones(1))):
         with pytest.raises(GraphError, match=r"leaf w of shape .* was given a new value"):
             differentiate()
     assert x.grad.item() == 1.0
