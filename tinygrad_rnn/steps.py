@@ -236,6 +236,7 @@ def lock(shown: Any) -> None:
         shown.flags.writeable = False
 
 
+_FEW = 32768  # entries that are made double precision in less time than it takes to look for rows that need it
 _BLOCK = 8192  # BLAS gives a dot product of more than 10,000 entries to several threads, which costs many times what it saves
 
 
@@ -265,6 +266,8 @@ def norms_of(arrays: Any) -> Any:
     """:func:`norm_of` every entry of the first axis, in one go."""
     flat = arrays.reshape(len(arrays), math.prod(arrays.shape[1:]))
     with np.errstate(all="ignore"):
+        if flat.size <= _FEW:
+            return _careful_norms(flat)
         totals = np.einsum("ij,ij->i", flat, flat).astype(np.float64)
         norms = np.sqrt(totals)
         least, most = (1e-280, 1e280) if flat.dtype.char == "d" else (1e-30, 1e30)
