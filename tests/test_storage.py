@@ -480,6 +480,13 @@ def patched(content: bytes, *, packed: int | None = None, claimed: int | None = 
     return bytes(changed)
 
 
+def test_what_is_told_of_a_file_is_short(tmp_path: Path) -> None:
+    """A name that claims to be as long as the file is not quoted whole."""
+    changed = bytearray(npz(("a.npy", npy(np.zeros(1000)))))
+    changed[26:28] = struct.pack("<H", 8000)
+    refused(tmp_path / "x.npz", bytes(changed), r"File name in directory 'a\.npy' and header .* …\. It is cut off")
+
+
 def test_zip_bombs(tmp_path: Path) -> None:
     """Memory is taken neither for what a member claims nor for what it unpacks to beyond that claim."""
     import tracemalloc

@@ -97,6 +97,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise
     except Exception as error:  # whatever a hostile file provokes in zipfile, json, safetensors or NumPy: it cannot be read
         reason = str(error) or type(error).__name__
+        reason = reason if len(reason) <= 300 else f"{reason[:300]} …"  # zipfile may quote much of the file
         remedy = "It is cut off, damaged or of another kind: write it again with tg.save"
         raise StorageError(f"load: {target} cannot be read as {target.suffix}: {reason}. {remedy}") from None
 
