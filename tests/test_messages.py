@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +14,20 @@ import pytest
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn
-from tinygrad_rnn.errors import ArgumentError, DtypeError, GraphError, IndexingError, ShapeError, TinygradError, UnsupportedError
-from tinygrad_rnn.primitive import PRIMITIVES, primitive
+from tinygrad_rnn.errors import (
+    AnomalyError,
+    ArgumentError,
+    DtypeError,
+    GraphError,
+    HookError,
+    IndexingError,
+    ShapeError,
+    TinygradError,
+    UnsupportedError,
+)
+from tinygrad_rnn.linear_maps import Identity, Scale
+from tinygrad_rnn.primitive import PRIMITIVES, Opaque, Primitive, primitive
+from tinygrad_rnn.tensor import apply_opaque
 
 
 def x(*shape: int) -> Any:
@@ -475,3 +489,123 @@ def test_a_primitive_without_a_rule() -> None:
         assert str(caught.value) == "no_rule_yet: this primitive has no rule. Give it one with @no_rule_yet.defrule"
     finally:
         PRIMITIVES.pop("no_rule_yet", None)
+
+
+# -- what goes wrong on the way back ----------------------------------------------------------------------------------------------
+
+
+def said(kind: type[Exception], call: Callable[[], Any]) -> str:
+    """The message of the error that comes, with N for the numbers of nodes, which count all that a process recorded."""
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    return re.sub(r"#\d+", "#N", str(caught.value))
+
+
+def failing(*_: Any) -> Any:
+    raise ZeroDivisionError("by zero")
+
+
+def hooked(hook: Callable[[Any], Any]) -> None:
+    h = np.tanh(x(2))
+    h.register_hook(hook)
+    h.sum().backward()
+
+
+def ruled(rule: Callable[..., Any]) -> None:
+    mine = Primitive(np.negative, name="mine", elementwise=True)
+    mine.defrule(rule)
+    mine(x(2)).sum().backward()
+
+
+def test_a_leaf_that_was_rebound_meanwhile() -> None:
+    """It is named, with both remedies."""
+    w = tg.tensor(np.ones(2), requires_grad=True, name="w")
+    loss = (w * w).sum()
+    w.value = np.zeros(2)
+    assert said(GraphError, loss.backward) == (
+        "backward: the leaf w of shape (2,) was given a new value after the forward pass had used it; its gradient would belong to "
+        "neither. Run the forward pass again, or rebind after backward"
+    )
+
+
+def test_hooks_that_fail_or_do_not_fit() -> None:
+    """The edge at which a hook was called is named, with what it raised or returned."""
+    assert said(HookError, lambda: hooked(failing)) == "backward: a hook on <tanh (2,) #N> (tanh) raised ZeroDivisionError: by zero"
+    assert said(HookError, lambda: hooked(lambda g: np.ones(3))) == (
+        "backward: a hook on <tanh (2,) #N> returned shape (3,); expected (2,), that of what it replaces"
+    )
+
+
+def test_rules_that_fail_or_do_not_fit() -> None:
+    """A rule of one's own that raises, gives too many maps, or one that is not the operand's."""
+    assert said(HookError, lambda: ruled(failing)) == (
+        "backward: differentiating <mine (2,) #N> (mine) raised ZeroDivisionError: by zero. Its rule, or the function that is run again "
+        "there, is at fault"
+    )
+    assert said(GraphError, lambda: ruled(lambda out, a: (Identity(), Identity()))) == (
+        "mine: its rule returned 2 maps for 1 operands; expected one each"
+    )
+    assert said(GraphError, lambda: ruled(lambda out, a: (Scale(np.ones((3, 2)), "⊙ wide"),))) == (
+        "backward: the gradient of a leaf came out with shape (3, 2); the leaf has (2,). A primitive's rule or a hook is wrong: check it "
+        "with testing.gradcheck"
+    )
+
+
+def test_what_is_computed_again_must_be_the_same() -> None:
+    """A checkpoint that draws, or uses what is newer than itself, and a kernel whose share has another shape."""
+    random = np.random.default_rng(0)
+    assert said(GraphError, lambda: tg.checkpoint(lambda x: x * random.normal(), x(2)).sum().backward()) == (
+        "checkpoint(<lambda>): computing again gave another value than the forward pass. The function must depend on nothing that changes; "
+        "draw random numbers outside it and pass them in"
+    )
+    weights = [x(2)]
+    out = tg.checkpoint(lambda x: x * weights[-1], x(2)).sum()
+    weights.append(tg.tensor(np.ones(2), requires_grad=True, name="late"))
+    assert said(GraphError, out.backward) == (
+        "checkpoint(<lambda>): computing again used the leaf late of shape (2,), which did not exist in the forward pass. Pass what may "
+        "change as an argument, and give weights new values after backward"
+    )
+
+    def share(cotangent: Any, value: Any, residual: Any, needed: Any, x: Any) -> Any:
+        return (np.ones(3),)
+
+    kernel = Opaque(lambda x: ((np.tanh(x), x), None), name="kernel", definition=lambda x: (np.tanh(x), x), joint_pullback=share)
+    assert said(GraphError, apply_opaque(kernel, (x(2),), {})[0].sum().backward) == (
+        "kernel: its joint pullback gave operand 0 a share of shape (3,); expected (2,), that of the operand"
+    )
+    assert said(UnsupportedError, lambda: pickle.dumps(kernel)) == (
+        "kernel: an opaque primitive belongs to its graph and cannot be pickled; save values instead"
+    )
+
+
+def test_switches_of_what_stops_on_the_way() -> None:
+    """A generator cannot be decorated, since it begins later than its call."""
+
+    def steps() -> Any:
+        yield 1
+
+    assert said(ArgumentError, lambda: tg.no_grad()(steps)) == (
+        "no_grad: test_switches_of_what_stops_on_the_way.<locals>.steps stops on the way, and the switch would be moved back before it has "
+        "begun. Write `with tg.no_grad():` in it, around what is computed between two stops"
+    )
+
+
+def test_scopes_belong_to_their_graph() -> None:
+    """Neither copied nor pickled."""
+    place = tg.trace(nn.RNN(1, 1, rng=0)(np.ones((2, 1, 1)))[0].sum()).states()[1].place
+    assert said(GraphError, lambda: copy.deepcopy(place)) == (
+        "copy: a scope, and what lies in it, belongs to its graph and can be neither copied nor pickled; hand on arrays"
+    )
+
+
+def test_a_cotangent_that_a_hook_made_infinite() -> None:
+    """Where every contribution was finite, the total is told, with the line that recorded it."""
+    with tg.detect_anomaly():
+        h = np.tanh(x(2))
+        h.register_hook(lambda g: g.value * np.inf)
+        line = f"{__file__}:{sys._getframe().f_lineno - 2}"
+        assert said(AnomalyError, lambda: h.sum().backward()) == (
+            "backward: the cotangent of <tanh (2,) #N> (tanh) is inf to inf, though every contribution was finite: a hook replaced it, "
+            f"their sum overflowed, or it entered so. Recorded at {line}"
+        )

@@ -306,3 +306,22 @@ def test_the_message(call: Callable[[], Any], kind: type[TinygradError], message
         call()
     assert type(caught.value) is kind
     assert str(caught.value) == message
+
+
+def test_states_and_gradients_that_do_not_fit() -> None:
+    """Buffers of another shape, gradients that are not finite, and a schedule that says no rate."""
+    two, three = (optim.SGD([nn.Parameter(np.ones(n), name="w")], lr=0.1, momentum=0.9) for n in (2, 3))
+    with pytest.raises(StateError) as misfit:
+        three.load_state_dict(two.state_dict())
+    assert str(misfit.value) == (
+        "SGD.load_state_dict: parameters/0/momentum_buffer has shape (2,), expected (3,). The state must come from parameters of the same "
+        "shapes"
+    )
+    w = nn.Parameter(np.ones(2), name="w")
+    w.grad = tg.tensor([1.0, np.inf])
+    with pytest.raises(ArgumentError) as infinite:
+        optim.clip_grad_norm([w], 1.0, error_if_nonfinite=True)
+    assert str(infinite.value) == "clip_grad_norm: the gradients of ['0'] are not finite. tg.detect_anomaly() finds where that began"
+    with pytest.raises(NotImplementedError) as abstract:
+        optim.Schedule(sgd()).at(3)
+    assert str(abstract.value) == "Schedule: a schedule needs a method at(self, step)"
