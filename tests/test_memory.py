@@ -16,6 +16,8 @@ from measures import peak
 import tinygrad_rnn as tg
 from tinygrad_rnn import flow, nn, optim
 from tinygrad_rnn.graph import Node
+from tinygrad_rnn.primitive import Primitive
+from tinygrad_rnn.tensor import apply
 
 
 def leaf(data, name=None):
@@ -91,6 +93,19 @@ def test_depth_in_every_mode(mode):
         assert dx.item() == 3.0
         if mode != "grad":
             assert tg.grad(dx, x)[0].item() == 2.0
+
+
+def test_depth_of_rearrangements():
+    """A name is found through 20,000 rearrangements without recursion: Wᵀ is called after W however often it was turned."""
+    w = leaf(np.eye(2), "W")
+    y = w
+    for _ in range(20_001):
+        y = y.T
+    seen = []
+    y.sum().backward(observers=[lambda step: seen.append(step.label) or step.operand.symbol])
+    assert len(seen) == 20_002
+    assert {step.operand.symbol for step in tg.trace(y.sum()).steps} == {"W", "Wᵀ"}
+    assert len(tg.trace(y.sum(), keep="norms").steps) == 20_002
 
 
 def test_depth_of_second_order_is_freed(no_collector):
@@ -252,6 +267,24 @@ def everything():
         loss.backward(interventions=[lambda step: np.ones(7)])
     with suppress(tg.errors.AnomalyError), tg.detect_anomaly():
         tg.sqrt(x * 0.0).sum().backward()
+    for options in ({"observers": [fail]}, {"interventions": [fail]}):
+        with suppress(tg.errors.HookError):
+            loss.backward(**options)
+    handle = h.register_hook(fail)
+    for create_graph in (False, True):
+        with suppress(tg.errors.HookError):
+            loss.backward(create_graph=create_graph)
+    handle.remove()
+    with suppress(tg.errors.HookError):
+        apply(broken, (x,)).sum().backward()
+
+
+def fail(thing):
+    raise ZeroDivisionError
+
+
+broken = Primitive(lambda x: 2.0 * x, name="broken", elementwise=True)
+broken.defrule(lambda out, x: fail(x))
 
 
 def test_no_reference_cycles(no_collector):
@@ -330,10 +363,25 @@ def test_results_under_no_grad_hold_nothing(no_collector):
     with tg.no_grad():
         x = leaf(np.ones(10))
         y = x * 2.0
-        held = weakref.ref(x)
+        held, value = weakref.ref(x), weakref.ref(x.value)
         del x
         assert held() is None
+        assert value() is None
     assert y.shape == (10,)
+
+
+@pytest.mark.parametrize("keep", ["arrays", "norms"])
+def test_a_trace_keeps_no_graph(keep, no_collector):
+    """A ledger has what it says of the nodes, and not one of the nodes."""
+    before = len(nodes())
+    layer = nn.LSTM(2, 3, rng=0)
+    loss = (layer(np.ones((4, 1, 2)))[0] ** 2).sum()
+    trace = tg.trace(loss, keep=keep)
+    assert len(nodes()) > before
+    del loss
+    assert len(nodes()) == before
+    assert len(trace.steps) > 40
+    assert trace.states("lstm")[1].hidden.norm > 0.0
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU], ids=lambda kind: kind.__name__)
