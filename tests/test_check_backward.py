@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from functools import partial
 from typing import Any
@@ -704,6 +705,77 @@ def test_the_report_is_a_result() -> None:
     assert "dx, dWx, dWh, db: right." in found.sentences
     with pytest.raises(AttributeError):
         found.rtol = 1.0  # type: ignore[misc]
+
+
+def test_a_kink_is_no_mistake() -> None:
+    """At the points themselves: weights that are all 0 put relu on its kink, where each slope is right; another point decides."""
+    rng = np.random.default_rng(0)
+
+    def forward(x: Any, W: Any, b: Any) -> Any:
+        a = x @ W + b
+        return np.maximum(a, 0), (x, W, a)
+
+    def backward(d: Any, cache: Any) -> Any:
+        x, W, a = cache
+        da = d * (a > 0) * slope
+        return da @ W.T, x.T @ da, da.sum(0)
+
+    for slope in (1.0, 0.9):
+        found = check_backward(forward, backward, rng.normal(size=(2, 3)), np.zeros((3, 4)), np.zeros(4))
+        assert found.ok == (slope == 1.0), str(found)
+
+
+def test_what_could_not_be_checked_is_not_called_right() -> None:
+    """What swings a hundred million times between two numbers cannot be measured; that is said, and ``check`` fails."""
+
+    def swings(x: Any) -> Any:
+        return np.array([math.sin(1e9 * number) for number in x]), x
+
+    found = check_backward(swings, lambda d, x: d * 1e9 * np.cos(1e9 * x), np.array([0.3, -1.0]))
+    assert not found.ok and "dx could not be checked in 2 of its 2 entries" in str(found)
+
+
+def test_a_function_that_ends_is_asked_where_it_is() -> None:
+    """Points are drawn anew; where the function has no value they move back towards the given one."""
+    assert check_backward(np.arcsin, lambda d, x: d / np.sqrt(1 - x * x), np.array([0.5, -0.9])).ok
+
+
+def test_an_infinite_gradient_is_not_called_a_mistake() -> None:
+    """Nothing is near to it."""
+    forward, backward = made("rnn step")
+    with np.errstate(all="ignore"):
+        found = check_backward(
+            forward, lambda d, cache: [g / 0.0 if k == 1 else g for k, g in enumerate(backward(d, cache))], *inputs("rnn step")
+        )
+    assert [gradient.right for gradient in found.gradients] == [True, False, True, True, True]
+    assert found.gradients[1].explanation == "" == found.fault
+
+
+def test_functions_that_have_not_the_form_are_refused_in_words() -> None:
+    """NaN, another value at each call, no numbers, names of no argument; what one's own function raises says how it was called."""
+    forward, backward = made("rnn step")
+    arrays = inputs("rnn step")
+    rng = np.random.default_rng(0)
+    with pytest.raises(ArgumentError, match=r"expected numbers from forward, got nan at \(0, 0\) of result 0"):
+        check_backward(forward, backward, arrays[0] * np.nan, *arrays[1:])
+    with pytest.raises(ArgumentError, match=r"same result 0 when forward is called again.*Seed"):
+        check_backward(lambda x: (x * rng.normal(), x), lambda d, x: d, np.ones(2))
+    for bad in ("text", [[1.0], [2.0, 3.0]], {"a": 1.0}):
+        with pytest.raises(ArgumentError, match=f"expected numbers for dx, got {type(bad).__name__}"):
+            check_backward(lambda x: (x, x), lambda d, x, bad=bad: (bad,), np.ones(2))
+    with pytest.raises(ArgumentError, match="expected numbers for the result of forward, got NoneType"):
+        check_backward(lambda x: None, lambda d, x: d, np.ones(2))
+    with pytest.raises(ArgumentError, match="expected two functions, backward is ndarray"):
+        check_backward(forward, *arrays)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="names dx, dprev_h, dWx, dWh, db, got dx, dh"):
+        check_backward(forward, lambda d, cache: {"dx": d, "dh": d}, *arrays)
+    with pytest.raises(TypeError) as caught:
+        check_backward(forward, lambda d: d, *arrays)
+    assert "backward function, which check_backward called with cotangent 0 (2, 3), the cache" in caught.value.__notes__[0]
+    with pytest.raises(ValueError, match="matmul") as mismatch:
+        check_backward(forward, backward, np.ones((2, 7)), *arrays[1:])
+    assert "forward function, which check_backward called with x (2, 7), prev_h (2, 3), Wx (3, 3)" in mismatch.value.__notes__[0]
+    assert check_backward(lambda *a: list(forward(*a)), backward, *arrays).ok
 
 
 def test_errors_say_what_is_expected() -> None:

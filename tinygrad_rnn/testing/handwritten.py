@@ -7,11 +7,12 @@ the learner's numbers are those numbers, at several random points.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -226,6 +227,11 @@ def check_backward(
     """
     if points < 2:
         raise ArgumentError(f"check_backward: expected at least 2 points, got {points}; at one, many mistakes give the same numbers")
+    for what, function in (("forward", forward), ("backward", backward)):
+        if not callable(function):
+            raise ArgumentError(
+                f"check_backward: expected two functions, {what} is {type(function).__name__}. Give forward, backward, then inputs"
+            )
     pair = _Pair(forward, backward, inputs)
     rng = np.random.default_rng(seed)
     seen = [pair.at(pair.arrays if k == 0 else pair.elsewhere(rng), rng, rtol) for k in range(points)]
@@ -241,7 +247,7 @@ def check_backward(
         oracle="complex step" if all(point.exact for point in seen) else "central differences",
         points=points,
         rtol=rtol,
-        notes=tuple(dict.fromkeys(note for point in seen for note in point.notes)),
+        notes=tuple(dict.fromkeys([*(note for point in seen for note in point.notes), *_undecided(pair, seen)])),
         unrecorded=unrecorded,
     )
 
@@ -288,24 +294,33 @@ class _Pair:
             else:
                 size = float(np.sqrt(np.mean(array * array))) if array.size else 1.0
                 arrays.append(rng.normal(size=array.shape) * (min(size, 1.0) if size > 0.0 else 0.5))
+        for _ in range(5):  # a function may end somewhere: half of the way back, until it gives numbers
+            with np.errstate(all="ignore"):
+                if all(np.isfinite(value).all() for value in self.run([array.copy() for array in arrays])[0]):
+                    break
+            arrays = [0.5 * (a + b) if k in self.varied else a for k, (a, b) in enumerate(zip(arrays, self.arrays, strict=True))]
         return arrays
 
     def run(self, arrays: Sequence[Any]) -> tuple[list[Any], Any, bool]:
         """The results, the cache, and whether there is one."""
         out = self.forward(*arrays)
-        if isinstance(out, tuple):
-            if len(out) < 2:
-                raise ArgumentError("check_backward: expected forward to return its results and, last, a cache; got a tuple of one")
-            return [np.asarray(part) for part in out[:-1]], out[-1], True
-        return [np.asarray(out)], None, False
+        if not isinstance(out, (tuple, list)):
+            return [_numbers(out, "the result of forward")], None, False
+        if len(out) < 2:
+            raise ArgumentError("check_backward: expected forward to return its results and, last, a cache; got a tuple of one")
+        return [_numbers(part, f"result {k} of forward") for k, part in enumerate(out[:-1])], out[-1], True
 
     def at(self, arrays: list[Any], rng: np.random.Generator, rtol: float) -> _Point:
         """Everything at one point."""
         given = [array.copy() for array in arrays]
-        values, cache, cached = self.run(given)
+        with _called("forward", self.names, given):
+            values, cache, cached = self.run(given)
+        self._repeats(arrays, values)
         cotangents = [rng.normal(size=value.shape) for value in values]
         handed = [cotangent.copy() for cotangent in cotangents]
-        out = self.backward(*handed, cache) if cached else self.backward(*handed, *given)
+        of = [f"cotangent {k}" for k in range(len(handed))]
+        with _called("backward", [*of, *(["the cache"] if cached else self.names)], [*handed, *([cache] if cached else given)]):
+            out = self.backward(*handed, cache) if cached else self.backward(*handed, *given)
         notes = []
         for name, array, before in zip(self.names, given, arrays, strict=True):
             if not np.array_equal(array, before, equal_nan=array.dtype.kind == "f"):
@@ -314,18 +329,39 @@ class _Pair:
             notes.append("The cotangent that comes in is written to (an augmented assignment such as *=): work on a copy.")
         got = self._gradients(out)
         expected, doubt, exact = self._derivatives(arrays, values, cotangents, rtol)
+        self._leave_kinks(arrays, cotangents, expected, doubt, got)
         return _Point(arrays, [value.copy() for value in values], cotangents, expected, doubt, got, exact, notes)
+
+    def _repeats(self, arrays: list[Any], values: list[Any]) -> None:
+        """What is no function, or gives no numbers, has no derivative."""
+        again, _, _ = self.run([array.copy() for array in arrays])
+        for k, (one, other) in enumerate(zip(values, again, strict=True)):
+            if not np.isfinite(one).all():
+                place = tuple(int(i) for i in np.argwhere(~np.isfinite(one))[0])
+                raise ArgumentError(
+                    f"check_backward: expected numbers from forward, got {one[place]} at {place} of result {k}. Begin elsewhere"
+                )
+            if not np.array_equal(one, other):
+                raise ArgumentError(
+                    f"check_backward: expected the same result {k} when forward is called again, got another. Seed its random numbers"
+                )
 
     def _gradients(self, out: Any) -> list[Any]:
         if isinstance(out, dict):
-            out = [out.get(name) for name in self.gradient_names]
+            if set(out) != set(self.gradient_names):
+                raise ArgumentError(
+                    f"check_backward: expected gradients with the names {', '.join(self.gradient_names)}, got {', '.join(map(str, out))}. "
+                    "Call each d and the name of the forward function's argument"
+                )
+            out = [out[name] for name in self.gradient_names]
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
         if len(parts) != len(self.varied):
             raise ArgumentError(
                 f"check_backward: expected {len(self.varied)} gradients from the backward function, {', '.join(self.gradient_names)}, got "
                 f"{len(parts)}. Return them in the order of the forward function's arguments"
             )
-        return [np.zeros_like(self.arrays[k]) if part is None else np.array(part) for k, part in zip(self.varied, parts, strict=True)]
+        named = zip(self.varied, self.gradient_names, parts, strict=True)
+        return [np.zeros_like(self.arrays[k]) if part is None else np.array(_numbers(part, name)) for k, name, part in named]
 
     def _derivatives(self, arrays: list[Any], values: list[Any], cotangents: list[Any], rtol: float) -> tuple[list[Any], list[Any], bool]:
         """Of ⟨cotangents, forward⟩: by the complex step where central differences agree with it."""
@@ -346,6 +382,53 @@ class _Pair:
             found.append(jacobian.reshape(shape))
             doubts.append(doubt.reshape(shape))
         return found, doubts, all_exact
+
+    def _leave_kinks(self, arrays: list[Any], cotangents: list[Any], expected: list[Any], doubt: list[Any], got: list[Any]) -> None:
+        """Where the slopes to the left and to the right differ, more than one slope is right: these entries say nothing."""
+
+        def loss(k: int, entry: int, step: float) -> float:
+            moved = [array.copy() for array in arrays]
+            moved[k].flat[entry] += step
+            return sum(float(np.sum(r * g)) for r, g in zip(self.run(moved)[0], cotangents, strict=True))
+
+        for place, k in enumerate(self.varied):
+            if got[place].shape != arrays[k].shape:
+                continue
+            with np.errstate(invalid="ignore"):
+                off = ~(np.abs(got[place] - expected[place]) <= 1e-3 * np.abs(expected[place]) + doubt[place])
+            for entry in np.flatnonzero(off):
+                step = 1e-6 * max(abs(float(arrays[k].flat[entry])), 1.0)
+                below, here, above = (loss(k, int(entry), shift) for shift in (-step, 0.0, step))
+                left, right = (here - below) / step, (above - here) / step
+                if abs(right - left) > 1e-2 * max(abs(left), abs(right)):
+                    doubt[place].flat[entry] = np.inf
+
+
+def _numbers(part: Any, what: str) -> Any:
+    """A result as an array."""
+    try:
+        array = np.asarray(part)
+    except ValueError:
+        array = np.zeros(0, object)
+    if array.dtype.kind not in "fiubc":
+        shown = type(part).__name__
+        raise ArgumentError(
+            f"check_backward: expected numbers for {what}, got {shown}. Return one array for each result, and the cache last"
+        )
+    return array
+
+
+@contextlib.contextmanager
+def _called(what: str, names: Sequence[str], given: Sequence[Any]) -> Iterator[None]:
+    """What one's own function raises says with what it was called."""
+    try:
+        yield
+    except ArgumentError:
+        raise
+    except Exception as error:
+        shown = [f"{name} {np.shape(x)}" if isinstance(x, np.ndarray) else name for name, x in zip(names, given, strict=True)]
+        error.add_note(f"raised by the {what} function, which check_backward called with {', '.join(shown)}")
+        raise
 
 
 def _is_derivative(jacobian: Any, fn: Callable[..., Any], arrays: list[Any], k: int, rtol: float) -> bool:
@@ -388,6 +471,15 @@ def _wrong(point: _Point, k: int, rtol: float) -> Any:
         return ~(np.abs(got - expected) <= rtol * np.abs(expected) + 1e-3 * rtol * size + point.doubt[k] + 1e-15 * _scale(point))
 
 
+def _undecided(pair: _Pair, seen: list[_Point]) -> Iterator[str]:
+    """What was checked at no point is not called right."""
+    for k, name in enumerate(pair.gradient_names):
+        never = np.all([np.isinf(point.doubt[k]) for point in seen], axis=0)
+        if never.any():
+            entries = f"{int(never.sum())} of its {never.size} entries"
+            yield f"{name} could not be checked in {entries}: begin away from the kinks and poles of the forward function."
+
+
 def _scale(point: _Point) -> float:
     return max((float(np.max(np.abs(expected), initial=0.0)) for expected in point.expected), default=0.0)
 
@@ -395,7 +487,7 @@ def _scale(point: _Point) -> float:
 def _agree(one: Any, other: Any) -> bool:
     """To 1e-8 of the largest entry."""
     one, other = np.asarray(one), np.asarray(other)
-    if one.shape != other.shape:
+    if one.shape != other.shape or not np.isfinite(one).all() or not np.isfinite(other).all():
         return False
     size = max(np.max(np.abs(one), initial=0.0), np.max(np.abs(other), initial=0.0))
     return bool(np.all(np.abs(one - other) <= _PROOF * size))
