@@ -389,6 +389,22 @@ def _written(path, content):
     return path
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (HOSTILE["a bomb"], f"with wanted unpacks to more than {reviews.ROOM} bytes; it is not read"),
+        (packed(("other", b"x")), "has wanted 0 times, or as a link; expected one file"),
+        (packed(("wanted", b"x"))[:-12], "with wanted cannot be read: it is cut off"),
+    ],
+    ids=["a bomb", "not there", "cut off"],
+)
+def test_what_is_said_of_archives(content, message):
+    """The reason, with the name of what was looked for."""
+    with pytest.raises(StorageError) as caught:
+        reviews.member(content, "wanted")
+    assert str(caught.value) == f"movie_reviews: the archive {message}"
+
+
 def test_a_member_is_read_without_unpacking():
     """The wanted file's bytes come back, whatever else is in the archive."""
     assert reviews.member(packed((link("a", "/etc"), b""), ("dir/wanted", b"text"), ("b", b"?")), "dir/wanted") == b"text"
@@ -453,8 +469,12 @@ def test_without_a_network_the_message_says_what_to_do(tmp_path, monkeypatch):
         return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: no network\n")
 
     monkeypatch.setattr(reviews.subprocess, "run", no_network)
-    with pytest.raises(StorageError, match=r"pip cannot fetch vaderSentiment==3\.3\.2 \(ERROR: no network\).*archive="):
+    with pytest.raises(StorageError) as caught:
         reviews.movie_reviews(tmp_path / "cache")
+    assert str(caught.value) == (
+        "movie_reviews: pip cannot fetch vaderSentiment==3.3.2 (ERROR: no network). It needs a network, once: try again later, or get "
+        f"{reviews.ARCHIVE} from https://pypi.org/project/vaderSentiment/3.3.2/#files elsewhere and give its path as archive="
+    )
     assert not (tmp_path / "cache").exists()
     command, wanted = asked[0]
     assert "--no-deps" in command and wanted == f"vaderSentiment==3.3.2 --hash=sha256:{reviews.ARCHIVE_DIGEST}\n"

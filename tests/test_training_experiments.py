@@ -438,7 +438,7 @@ def test_the_test_part_stays_unseen():
     for part in (split.test, split.validation):
         assert all(sentence[0] == 0 == sentence[1] for sentence in part[0])  # a word of its own, unknown
     assert all(sentence[0] != 0 for sentence in split.training[0])
-    with pytest.raises(ArgumentError, match="are too few"):
+    with pytest.raises(ArgumentError, match=r"^sentiment: 15 rated sentences are too few; expected at least 20$"):
         Split(reviews[:15], np.random.default_rng(0))
 
 

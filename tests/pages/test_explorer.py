@@ -277,5 +277,5 @@ def test_a_gradient_out_of_range_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "tinygrad_rnn.render.sweep._linear", lambda *_: iter([(5, sweep.Curve(np.array([0.0, -1.0, -np.inf, -np.inf, -np.inf, -np.inf])))])
     )
-    with pytest.raises(RenderError, match="became 0 or infinite"):
+    with pytest.raises(RenderError, match=r"^explorer: a gradient became 0 or infinite; choose radii nearer to 1, or shorter lengths$"):
         render.explorer(tmp_path / "x.html", radii=(1.0,), lengths=(5,), hidden=2)
