@@ -228,12 +228,13 @@ def test_grad_walks_only_paths_to_its_inputs():
 # -- rebinding --------------------------------------------------------------------------------------------------------------
 
 
-def test_rebinding_between_forward_and_backward():
-    """A leaf that was given a new value after the forward pass is refused by name, and no leaf's gradient changes."""
+@pytest.mark.parametrize("value", [5.0, 2.0])
+def test_rebinding_between_forward_and_backward(value):
+    """A leaf that was given a new value, or its own once more, after the forward pass is refused by name; no leaf's gradient changes."""
     x, w = leaf([1.0], name="x"), leaf([2.0], name="w")
     loss, scale = (x * w).sum(), w * 3.0
     (x * 1.0).backward()
-    w.value = [5.0]
+    w.value = [value]
     for differentiate in (loss.backward, lambda: tg.grad(loss, x), lambda: tg.jvp(lambda a: a * scale, x, np.ones(1))):
         with pytest.raises(GraphError, match=r"leaf w of shape .* was given a new value"):
             differentiate()

@@ -98,7 +98,7 @@ class Stop:
         return None if self.inner is None else self.inner(*arguments, **options)
 
 
-ERRORS = [ZeroDivisionError, ShapeError, MemoryError, KeyboardInterrupt, SystemExit]
+ERRORS = [KeyError, ShapeError, MemoryError, KeyboardInterrupt, SystemExit]
 
 
 @pytest.mark.parametrize("error", ERRORS)
