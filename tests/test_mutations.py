@@ -16,12 +16,13 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import tinygrad_rnn as tg
-from tinygrad_rnn import flow, linear_maps, nn, optim, steps, transforms, walk
+from tinygrad_rnn import flow, functional, linear_maps, nn, optim, steps, transforms, walk
 from tinygrad_rnn.errors import GraphError, HookError
 from tinygrad_rnn.flow import bptt, jacobians, paths, stacks
 from tinygrad_rnn.graph import state
@@ -37,7 +38,7 @@ rng = np.random.default_rng(0)
 X = rng.uniform(0.4, 1.6, (3, 3)) * np.array([[1, -1, 1]])
 Y = rng.uniform(0.4, 1.6, (3, 3))
 S = rng.uniform(-1.0, 1.0, (4, 2, 2))
-LENGTHS = np.array([4, 2])
+LENGTHS, SHORT = np.array([4, 2]), np.array([2, 4])
 MATRIX = rng.uniform(-1.0, 1.0, (3, 3))
 
 
@@ -296,6 +297,53 @@ def padding_changes_nothing() -> None:
     expect(layer_of_one[1].grad.value[:2, 1:], layer_of_one[0].grad.value)
 
 
+def a_highway_adds_its_ways_up() -> None:
+    """Two ways without a matrix from state to state, ⊙ 0.5 and ⊙ sigmoid(a): the factor of a step is their sum, the direct part the product."""
+    h, w = tg.tensor(Y[:1], True), tg.tensor(MATRIX, True)
+    gates = []
+    for t in (1, 2, 3):
+        with tg.scope("mine", time=t):
+            gates.append(tg.sigmoid(tg.tensor(X[:1] * t, True)))
+            h = tg.landmark(h * 0.5 + h * gates[-1] + (h @ w) * 0.0, "h", "hidden")
+    found = flow.highway(tg.trace(h.sum()))
+    factors = [0.5 + gate.value for gate in gates[:0:-1]]
+    expect(found.factor[1:], factors)
+    lengths = [np.linalg.norm(product) for product in (np.ones((1, 3)), factors[0], factors[0] * factors[1])]
+    expect(found.log10_direct, np.log10(np.array(lengths) / lengths[0]))
+
+
+def a_cross_entropy_is_its_equation() -> None:
+    """The mean of −log softmax at the targets, of those that are not ignored."""
+    targets = np.array([2, 0, 1])
+    losses = np.log(np.exp(X).sum(1)) - X[np.arange(3), targets]
+    expect(functional.cross_entropy(X, targets), losses.mean())
+    expect(functional.cross_entropy(X, targets, ignore_index=0), (losses[0] + losses[2]) / 2)
+
+
+def buffers_are_written_before_they_are_read() -> None:
+    """A kernel whose fresh arrays are full of NaN computes what its definition does."""
+
+    class Fresh:
+        """NumPy, with arrays that show whether anyone reads them."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(np, name)
+
+        def empty(self, shape: Any, dtype: Any = float) -> Any:
+            return np.frombuffer(b"\xff" * np.zeros(shape, dtype).nbytes, dtype).reshape(shape).copy()
+
+    with mock.patch.object(kernels, "np", Fresh()), mock.patch.object(kernels, "_scratch", kernels._Scratch()):
+        for layer in (RNN, LSTM, GRU, small(nn.GRU, reset="before")):
+            laws.kernel_equals_definition(layer, S, lengths=SHORT)
+
+
+def an_opened_layer_reads_no_padding() -> None:
+    """Traced, a layer of NaN-padded sequences has finite contributions throughout."""
+    padded = np.where((np.arange(4)[:, None] >= SHORT)[..., None], np.nan, S)
+    ledger = tg.trace(small(nn.RNN)(tg.tensor(padded, True), lengths=SHORT)[0].sum())
+    assert all(np.isfinite(gradient).all() for gradient in ledger.gradients.values())
+
+
 def traced(kind: Any, **options: Any) -> Any:
     layer = kind(2, 2, rng=0, **options)
     return layer, tg.trace(layer(S)[0][-1].sum())
@@ -395,7 +443,11 @@ class Fault(NamedTuple):
 
 
 LSTM, GRU, RNN = small(nn.LSTM), small(nn.GRU), small(nn.RNN)
+BEFORE = small(nn.GRU, reset="before")
+START = np.random.default_rng(1).normal(size=(1, 2, 2))
+TIES = np.array([[1.0, 1.0, 0.2], [0.5, 1.5, 1.5]])
 TWO_WAYS = small(nn.LSTM, bidirectional=True)
+HIGHWAY = flow.highway.__globals__
 MAPS = '__import__("tinygrad_rnn.linear_maps", fromlist=["maps"])'
 
 FAULTS = [
@@ -425,6 +477,11 @@ FAULTS = [
     Fault("a broadcast that is not summed but averaged", rule("broadcast_to"), "partial(_sum_to, shape=x.shape)", "lambda g: _sum_to(g, shape=x.shape) / 2.0", law(gradcheck, lambda x: x + np.zeros((2, 3, 3)), X)),
     Fault("every part of a concatenation reads the first place", rule("concatenate"), "start = stop", "start = 0", law(gradcheck, lambda x, y: tg.concatenate([x, y]), X, Y)),
     Fault("every part of a stack reads the first place", rule("stack"), "(*lead, position)", "(*lead, 0)", law(gradcheck, lambda x, y: tg.stack([x, y]), X, Y)),
+    Fault("each of several largest gets the whole", rule("peak"), "hit / hit.sum(axis=axis, keepdims=True)", "1.0 * hit", law(gradcheck, tg.max, TIES, axis=1)),
+    Fault("√ with its derivative upside down", rule("sqrt"), "0.5 / out", "0.5 * out", law(gradcheck, tg.sqrt, Y)),
+    Fault("|x| that rises everywhere", rule("abs"), "np.sign(x)", "np.sign(x) ** 2", law(gradcheck, tg.absolute, X)),
+    Fault("the second order of a broadcast counted twice", rule("sum_to"), "partial(_broadcast_to, shape=x.shape)", "lambda g: 2.0 * _broadcast_to(g, shape=x.shape)", law(gradgradcheck, lambda x, y: x * y, X, Y[0])),
+    Fault("every output of a kernel reads the first one's cotangent", rule("item"), "partial(_place_part, index=index", "partial(_place_part, index=0", law(gradcheck, small(nn.LSTM), S)),
     # linear maps
     Fault("a diagonal whose forward mode is the identity", linear_maps.Scale.pushforward, "tangent * self.factor", "tangent * 1.0", law(laws.adjoint, tg.tanh, X)),
     Fault("forward mode with a factor that the tape does not see", linear_maps.Scale.pushforward, "tangent * self.factor", 'tangent * getattr(self.factor, "value", self.factor)', law(laws.second_modes, tg.tanh, X)),
@@ -464,7 +521,19 @@ FAULTS = [
     Fault("the GRU's kernel with 1 − z for z", kernels._GRUAfter._backward, "np.multiply(flow, updates[t], out=flow)", "np.multiply(flow, 1.0 - updates[t], out=flow)", law(laws.kernel_equals_definition, GRU, S)),
     Fault("the GRU's kernel without b_hn's share", kernels._GRUAfter._backward, "shares.on_bias_hn += rows[..., 3 * size :].sum((0, 1))", "pass", law(laws.kernel_equals_definition, GRU, S)),
     Fault("a kernel's weights set, not added, from stretch to stretch", kernels._add_product, "total += ", "total[...] = ", law(stretches_add_up)),
+    Fault("a final state's cotangent in the order of the batch, not of the kernel", kernels._Run.backward, "self._sorted(given)", "given", law(laws.kernel_equals_definition, LSTM, S, lengths=SHORT)),
+    Fault("an initial state's gradient in the kernel's order", kernels._Run.backward, "*(self._unsorted(part) for part in flowing)", "*(part.copy() for part in flowing)", law(laws.batch_additivity, LSTM, S, (START, START), lengths=SHORT)),
+    Fault("rows of padding that are not 0", kernels._Run._rows, "np.copyto(rows, 0.0, where=~self.active[first:last])", "pass", law(buffers_are_written_before_they_are_read)),
+    Fault("a kernel that multiplies what stands in the padding by 0", kernels._Run.__init__, "np.copyto(self.fed, 0.0, where=~self.active)", "pass", law(laws.padding, RNN, S, lengths=SHORT, fill=np.nan)),
+    Fault("r ⊙ h of padding that nobody wrote", kernels._GRUBefore._forward, "np.copyto(blocks[:, 3], 0.0, where=~self.active)", "pass", law(buffers_are_written_before_they_are_read)),
+    Fault("the other GRU's kernel without its reset gate on the way back", kernels._GRUBefore._backward, "np.multiply(product, resets[t], out=product)", "pass", law(laws.kernel_equals_definition, BEFORE, S)),
+    Fault("the other GRU's kernel with h for r ⊙ h", kernels._GRUBefore._backward, "self.blocks[first:last, 3], rows", "self.hidden[first:last], rows", law(gradcheck, BEFORE, S)),
     # layers
+    Fault("outputs beyond the end of a sequence", recurrence.unroll, "ops.where(real, values, 0.0)", "values", law(laws.kernel_equals_definition, RNN, S, lengths=SHORT)),
+    Fault("a step that reads the padding", recurrence.Recurrence.step, "x if active is None else ops.where(active, x, 0.0)", "x", law(an_opened_layer_reads_no_padding)),
+    Fault("dropout that does not make up for what is dropped", regularization.Dropout.forward, "1.0 / (1.0 - self.p)", "1.0", law(dropout_keeps_the_mean)),
+    Fault("LayerNorm's variance about 0", regularization.LayerNorm.forward, "ops.square(centred)", "ops.square(x)", law(layer_norm_gives_mean_0_and_variance_1)),
+    Fault("a mean over targets that are ignored", functional.cross_entropy, "int(np.sum(~ignored))", "labels.size", law(a_cross_entropy_is_its_equation)),
     Fault("the update gate the other way round", recurrence._gru_step, "fresh * n + z * past.hidden", "z * n + fresh * past.hidden", law(a_gru_is_its_equations)),
     Fault("the LSTM's input and forget gates exchanged", recurrence._lstm_step, "f * past.cell + i * g", "i * past.cell + f * g", law(an_lstm_is_its_equations)),
     Fault("padding lets the state go on", recurrence._held, "fresh if active is None else ops.where(active, fresh, past)", "fresh", law(laws.kernel_equals_definition, LSTM, S, lengths=LENGTHS)),
@@ -484,6 +553,8 @@ FAULTS = [
     Fault("clipping by the square of the norm", optim.clip_grad_norm, "limit / root", "limit / (root * root)", law(clipping_leaves_the_norm_asked_for)),
     # analyses
     Fault("a highway through a matrix", flow.highway_steps.__globals__["_found"], 'step.kind != "matmul"', "True", law(an_rnn_has_no_highway_and_an_lstm_has_its_forget_gate)),
+    Fault("a highway that keeps the last of its ways", HIGHWAY["_factor"], "held + share", "share", law(a_highway_adds_its_ways_up)),
+    Fault("a direct part of the last step alone", flow.highway, "signal = signal + log10(", "signal = log10(", law(a_highway_adds_its_ways_up)),
     Fault("gains in powers of e", flow.vanishing_product, "10.0 ** np.diff(logs)", "np.exp(np.diff(logs))", law(the_vanishing_product_is_a_ratio_of_norms)),
     Fault("the Frobenius norm as σ_max", flow.vanishing_product, "np.linalg.norm(matrix, 2)", "np.linalg.norm(matrix)", law(the_vanishing_product_is_a_ratio_of_norms)),
     Fault("a timescale to the base 2", flow.timescales, "-1.0 / np.log(mean)", "-1.0 / np.log2(mean)", law(a_gate_at_f_has_the_timescale_of_f)),

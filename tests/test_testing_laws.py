@@ -349,6 +349,33 @@ def test_a_state_that_is_not_all_is_caught() -> None:
             law(Forgetful(), SEQUENCE)
 
 
+class Pooled(nn.Module):
+    """Running means over the sequence; padding is multiplied by 0, or not at all."""
+
+    def __init__(self, masks: bool) -> None:
+        super().__init__()
+        self.masks = masks
+        self.weight = nn.Parameter([[0.3, -0.2], [0.1, 0.4]])
+
+    def forward(self, x: Any, state: Any = None, *, lengths: Any) -> Any:
+        counts = (np.arange(x.shape[0])[:, None] < np.asarray(lengths))[..., None]
+        total = tg.cumsum((x * counts if self.masks else x) @ self.weight, axis=0)
+        return total, total[-1]
+
+
+@pytest.mark.parametrize("layer", [nn.RNN(2, 3, rng=0), nn.LSTM(2, 3, 2, bidirectional=True, rng=0), nn.GRU(2, 3, reset="before", rng=0)])
+def test_padding_is_not_read(layer: Any) -> None:
+    """Not even to multiply it by 0: it may hold NaN."""
+    laws.padding(layer, SEQUENCE, lengths=[1, 4, 0], fill=np.nan)
+
+
+def test_padding_that_is_read_is_caught() -> None:
+    """A layer that sums what lies beyond the end; one that masks it passes, and is caught only where a mask is not enough."""
+    assert "final state 0" in failure(laws.padding, Pooled(False), SEQUENCE, lengths=[1, 4, 0]).message
+    laws.padding(Pooled(True), SEQUENCE, lengths=[1, 4, 0])
+    assert "got nan by nan there" in failure(laws.padding, Pooled(True), SEQUENCE, lengths=[1, 4, 0], fill=np.nan).message
+
+
 def test_step_jacobians_in_the_wrong_order_are_caught() -> None:
     """The list reversed, or each transposed."""
     real = flow.step_jacobians

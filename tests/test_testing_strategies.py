@@ -111,6 +111,8 @@ def test_layers_of_all_options_obey_the_laws(case: Any) -> None:
     laws.determinism(case.module, *case.inputs, **case.statics)
     if case.inputs[0].ndim == 3:
         laws.batch_additivity(case.module, *case.inputs, **case.statics)
+        if case.statics:
+            laws.padding(case.module, *case.inputs, **case.statics, fill=np.nan)
 
 
 @given(strategies.layers(one_way=True, lengths=False, num_layers=1))

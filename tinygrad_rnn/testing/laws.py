@@ -27,6 +27,7 @@ layers, and cells through ``unroll``
 time_shift                              a sequence that goes on from a state is the rest of the whole: no step knows its number
 truncation                              cutting every T steps or more changes nothing; every k steps is ``detach`` every k
 step_jacobian_order                     ∂s_T/∂s_0 = J_T ⋯ J_1, the last step's Jacobian on the left
+padding(layer, x, lengths=…)            what stands beyond the end of a sequence changes nothing
 a primitive's rule
 --------------------------------------  -------------------------------------------------------------------------------------
 fitting, labels, kinds, agreement       one map per operand and of its shape; readable labels; a map is of the kind it says; the
@@ -95,7 +96,7 @@ from .checks import Where, by_forward_mode, by_reverse_mode, gradcheck, gradgrad
 from .comparing import gradients_of, largest_of, random_weights, same, weighed
 from .differences import SMALLEST, differences
 from .differences import complex_step as by_complex_step
-from .laws_in_time import Unrolled, step_jacobian_order, steps_of, time_shift, truncation, unroll
+from .laws_in_time import Unrolled, padding, step_jacobian_order, steps_of, time_shift, truncation, unroll
 from .reproduction import GradcheckError, law
 from .rules import agreement, fitting, kinds, labels
 from .subjects import Subject, joined, name_of, parts_of
@@ -117,6 +118,7 @@ __all__ = [
     "labels",
     "linearity",
     "modes",
+    "padding",
     "precision",
     "purity",
     "second_modes",
@@ -734,6 +736,8 @@ def check(
                 hold(batch_additivity, statics)
             if isinstance(subject, recurrent._Layer):
                 hold(kernel_equals_definition, statics)
+                if statics.keys() == {"lengths"} and np.ndim(getattr(inputs[0], "value", inputs[0])) == 3:
+                    hold(padding, statics)
             simple = not isinstance(subject, recurrent._Cell) and not subject.bidirectional and not statics
             if simple and steps_of(subject, np.asarray(getattr(inputs[0], "value", inputs[0]))) > 1:
                 for time_law in IN_TIME:

@@ -271,3 +271,42 @@ def _as_state(layer: Any, parts: Sequence[Any], sequence: Any) -> Any:
     if isinstance(cell, recurrent._Cell):
         return cell._recurrence.state(*parts)
     return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+@law
+def padding(layer: Any, x: Any, state: Any = None, *, lengths: Any, fill: float = 100.0, rtol: float = 1e-10, seed: int = 0) -> None:
+    """What stands beyond the end of a sequence changes nothing: outputs that count, final state, and all gradients are as with zeros there.
+
+    Args:
+        layer: ``outputs, state = layer(x, state, lengths=lengths)``.
+        x, state: a padded batch (T, B, I), or (B, T, I) for a layer with ``batch_first``, and the state before it.
+        lengths: how many steps of each sequence count.
+        fill: what is put there; ``nan`` for a layer that promises not to read it, and does not only multiply by 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from tinygrad_rnn import nn
+        >>> from tinygrad_rnn.testing import laws
+        >>> laws.padding(nn.LSTM(2, 3, rng=0), np.ones((4, 2, 2)), lengths=[4, 1], fill=np.nan)
+    """
+    held = Subject(layer, (x, state), {"lengths": lengths})
+    first = bool(getattr(layer, "batch_first", False))
+    beyond = np.arange(steps_of(layer, held.arrays[0]))[:, None] >= np.asarray(lengths)
+    beyond = beyond.T if first else beyond
+    runs = []
+    for there in (0.0, fill):
+        leaves = held.leaves()
+        with no_grad():
+            leaves[0].value = np.where(beyond[..., None], there, held.arrays[0])
+        outputs, last = held.results(*leaves)
+        outputs = ops.where(beyond[..., None], 0.0, outputs)
+        gradients = gradients_of(weighed((outputs, last), seed), leaves)
+        runs.append((outputs, parts_of(last), gradients))
+    (outputs, last, gradients), (outputs_again, last_again, gradients_again) = runs
+    by, came_by = "zeros in the padding", f"{fill:g} there"
+    same(f"{held.name}: outputs", outputs, outputs_again, rtol, by, came_by)
+    for k, (one, other) in enumerate(zip(last, last_again, strict=True)):
+        same(f"{held.name}: final state {k}", one, other, rtol, by, came_by)
+    for name, one, other in zip(held.names, gradients, gradients_again, strict=True):
+        same(f"{held.name}: {name}: gradient", one, other, rtol, by, came_by)
+    same(f"{held.name}: gradient of the padding", np.zeros(int(beyond.sum())), gradients[0][beyond].sum(-1), rtol, "definition", "backward")
