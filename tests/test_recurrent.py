@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn
+from tinygrad_rnn.testing import strategies
 
 RTOL = {"float64": 1e-12, "float32": 1e-5}
 
@@ -46,20 +47,6 @@ def leaf(array: Any, name: str | None = None) -> Any:
     return tg.tensor(array, requires_grad=True, name=name)
 
 
-@st.composite
-def problems(draw: st.DrawFn) -> dict[str, Any]:
-    return {
-        "batch": draw(st.sampled_from([None, 1, 2, 3])),
-        "steps": draw(st.integers(1, 5)),
-        "input_size": draw(st.integers(1, 4)),
-        "hidden_size": draw(st.integers(1, 4)),
-        "bias": draw(st.booleans()),
-        "given_state": draw(st.booleans()),
-        "batch_first": draw(st.booleans()),
-        "seed": draw(st.integers(0, 2**32 - 1)),
-    }
-
-
 class Outcome(NamedTuple):
     outputs: Any
     last: tuple[Any, ...]
@@ -68,19 +55,32 @@ class Outcome(NamedTuple):
     on_weights: dict[str, Any]
 
 
-def expected_and_data(kind: Kind, module: Any, problem: dict[str, Any], dtype: Any) -> tuple[Outcome, dict[str, Any]]:
+def drawn_by(name: str, data: st.DataObject, dtype: str) -> tuple[Any, dict[str, Any]]:
+    """One layer of any options, and what it is given, with time first and a batch axis."""
+    kind = name.removesuffix("-tanh").removesuffix("-after")
+    case = data.draw(strategies.layers((kind,), num_layers=1, steps=5, size=4, lengths=False, one_way=True, dtype=dtype))
+    module, x = case.module, case.inputs[0]
+    squeeze = x.ndim == 2
+    x = x[:, None] if squeeze else x.swapaxes(0, 1) if module.batch_first else x
+    parts = case.inputs[1] if len(case.inputs) > 1 else None
+    zeros = np.zeros((x.shape[1], module.hidden_size), dtype)
+    state = (zeros,) * KINDS[name].oracle.parts if parts is None else tuple(part if squeeze else part[0] for part in parts)
+    return module, {"squeeze": squeeze, "x": x, "state": state, "given_state": parts is not None}
+
+
+def expected_and_data(kind: Kind, module: Any, problem: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
     """The oracle's answer, with time first and a batch axis, and the arrays it was computed from."""
-    rng = np.random.default_rng(problem["seed"])
-    batch, steps, size = problem["batch"] or 1, problem["steps"], problem["hidden_size"]
+    rng = np.random.default_rng(0)
+    steps, batch = problem["x"].shape[:2]
 
     def normal(*shape: int) -> Any:
-        return rng.standard_normal(shape).astype(dtype)
+        return rng.standard_normal((*shape, module.hidden_size)).astype(module.dtype)
 
     data = {
-        "x": normal(steps, batch, problem["input_size"]),
-        "state": tuple(normal(batch, size) if problem["given_state"] else np.zeros((batch, size), dtype) for _ in range(kind.oracle.parts)),
-        "on_outputs": normal(steps, batch, size),
-        "on_last": tuple(normal(batch, size) for _ in range(kind.oracle.parts)),
+        "x": problem["x"],
+        "state": problem["state"],
+        "on_outputs": normal(steps, batch),
+        "on_last": tuple(normal(batch) for _ in range(kind.oracle.parts)),
     }
     w = {name: array.astype(np.float64) for name, array in weights_of(module).items()}
     exact = {k: tuple(p.astype(np.float64) for p in v) if isinstance(v, tuple) else v.astype(np.float64) for k, v in data.items()}
@@ -90,7 +90,7 @@ def expected_and_data(kind: Kind, module: Any, problem: dict[str, Any], dtype: A
 
 
 def compare(problem: dict[str, Any], got: Outcome, expected: Outcome, module: Any, rtol: float) -> None:
-    squeeze = problem["batch"] is None
+    squeeze = problem["squeeze"]
 
     def same(what: str, ours: Any, theirs: Any) -> None:
         assert ours.dtype == module.dtype, f"{what} is {ours.dtype}"
@@ -106,14 +106,10 @@ def compare(problem: dict[str, Any], got: Outcome, expected: Outcome, module: An
         same(f"gradient of {name}", parameter.grad, expected.on_weights[name.removesuffix("_l0")])
 
 
-def run_layer(kind: Kind, problem: dict[str, Any], dtype: str) -> None:
-    module = kind.layer(
-        problem["input_size"], problem["hidden_size"], bias=problem["bias"], batch_first=problem["batch_first"], dtype=dtype, rng=7,
-        **kind.options,
-    )  # fmt: skip
-    expected, data = expected_and_data(kind, module, problem, dtype)
-    squeeze = problem["batch"] is None
-    turned = problem["batch_first"] and not squeeze
+def run_layer(kind: Kind, module: Any, problem: dict[str, Any]) -> None:
+    expected, data = expected_and_data(kind, module, problem)
+    squeeze = problem["squeeze"]
+    turned = module.batch_first and not squeeze
 
     def ordered(sequence: Any) -> Any:
         sequence = sequence[:, 0] if squeeze else sequence
@@ -137,43 +133,44 @@ def run_layer(kind: Kind, problem: dict[str, Any], dtype: str) -> None:
         ),
         expected if shown else expected._replace(on_state=()),
         module,
-        RTOL[dtype],
+        RTOL[module.dtype.name],
     )
 
 
 @all_kinds
-@given(problem=problems())
-def test_layer_is_the_oracle(name: str, problem: dict[str, Any]) -> None:
+@given(data=st.data())
+def test_layer_is_the_oracle(name: str, data: st.DataObject) -> None:
     """Outputs, last states and all gradients of a layer are those of backpropagation through time written by hand."""
-    run_layer(KINDS[name], problem, "float64")
+    run_layer(KINDS[name], *drawn_by(name, data, "float64"))
 
 
 @all_kinds
-@given(problem=problems())
-def test_layer_in_float32(name: str, problem: dict[str, Any]) -> None:
+@given(data=st.data())
+def test_layer_in_float32(name: str, data: st.DataObject) -> None:
     """In float32 everything stays float32, gradients included, and agrees with the oracle in float64 to 1e-5."""
-    run_layer(KINDS[name], problem, "float32")
+    run_layer(KINDS[name], *drawn_by(name, data, "float32"))
 
 
 @all_kinds
 @pytest.mark.parametrize("dtype", RTOL)
-@given(problem=problems())
-def test_cell_is_the_oracle(name: str, dtype: str, problem: dict[str, Any]) -> None:
+@given(data=st.data())
+def test_cell_is_the_oracle(name: str, dtype: str, data: st.DataObject) -> None:
     """A cell called once per step in a Python loop gives what the oracle gives."""
     kind = KINDS[name]
-    module = kind.cell(problem["input_size"], problem["hidden_size"], bias=problem["bias"], dtype=dtype, rng=7, **kind.options)
-    expected, data = expected_and_data(kind, module, problem, dtype)
-    squeeze = problem["batch"] is None
-    x = leaf(data["x"][:, 0] if squeeze else data["x"])
-    first = tuple(leaf(part[0] if squeeze else part) for part in data["state"])
+    layer, problem = drawn_by(name, data, dtype)
+    module = kind.cell(layer.input_size, layer.hidden_size, bias=layer.bias_l0 is not None, dtype=dtype, rng=7, **kind.options)
+    expected, given_to = expected_and_data(kind, module, problem)
+    squeeze = problem["squeeze"]
+    x = leaf(given_to["x"][:, 0] if squeeze else given_to["x"])
+    first = tuple(leaf(part[0] if squeeze else part) for part in given_to["state"])
     state: Any = first if problem["given_state"] else None
     outputs = []
-    for t in range(problem["steps"]):
+    for t in range(len(problem["x"])):
         state = module(x[t], state)
         outputs.append(state.hidden)
     stacked = tg.stack(outputs)
-    loss = (stacked * (data["on_outputs"][:, 0] if squeeze else data["on_outputs"])).sum()
-    for part, weight in zip(state, data["on_last"], strict=True):
+    loss = (stacked * (given_to["on_outputs"][:, 0] if squeeze else given_to["on_outputs"])).sum()
+    for part, weight in zip(state, given_to["on_last"], strict=True):
         loss = loss + (part * (weight[0] if squeeze else weight)).sum()
     loss.backward()
     shown = problem["given_state"]

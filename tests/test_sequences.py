@@ -25,6 +25,7 @@ from measures import peak
 import tinygrad_rnn as tg
 from tinygrad_rnn import flow, nn, render
 from tinygrad_rnn.nn import kernels, recurrence
+from tinygrad_rnn.testing import strategies
 
 RTOL = {"float64": 1e-12, "float32": 1e-5}
 
@@ -248,27 +249,6 @@ class Net(NamedTuple):
         return 1 + self.bidirectional
 
 
-@st.composite
-def nets(draw: st.DrawFn) -> Net:
-    steps, batch = draw(st.integers(1, 5)), draw(st.sampled_from([None, 0, 1, 2, 3]))
-    rows = 1 if batch is None else batch
-    return Net(
-        layers=draw(st.integers(1, 3)),
-        bidirectional=draw(st.booleans()),
-        residual=draw(st.sampled_from([None, "skip", "dense"])),
-        dropout=draw(st.sampled_from([0.0, 0.0, 0.5])),
-        bias=draw(st.booleans()),
-        batch_first=draw(st.booleans()),
-        inputs=draw(st.integers(1, 3)),
-        size=draw(st.integers(1, 3)),
-        steps=steps,
-        batch=batch,
-        lengths=draw(st.none() | st.lists(st.integers(0, steps), min_size=rows, max_size=rows)),
-        given_state=draw(st.booleans()),
-        seed=draw(st.integers(0, 2**32 - 1)),
-    )
-
-
 class Data(NamedTuple):
     """Arrays with time first and a batch axis: the input, the state's parts (L·D, B, H), and a weight for all that comes out."""
 
@@ -292,6 +272,23 @@ def data_for(name: str, net: Net, dtype: str = "float64") -> Data:
         on_outputs=normal(net.steps, batch, net.directions * net.size),
         on_last=tuple(normal(sweeps, batch, net.size) for _ in range(parts)),
     )
+
+
+def drawn_by(name: str, data: st.DataObject, dtype: str) -> tuple[Any, Net, Data]:
+    """A layer of any options, what it is, and the arrays that it is given."""
+    kind = name.removesuffix("-tanh").removesuffix("-after")
+    case = data.draw(strategies.layers((kind,), num_layers=3, steps=5, dropout=True, empty=True, dtype=dtype))
+    layer, x = case.module, case.inputs[0]
+    batched, first = x.ndim == 3, layer.batch_first and x.ndim == 3
+    steps, batch = x.shape[first], x.shape[not first] if batched else None
+    net = Net(
+        layer.num_layers, layer.bidirectional, layer.residual, batch_first=layer.batch_first, inputs=layer.input_size,
+        size=layer.hidden_size, steps=steps, batch=batch, lengths=case.statics.get("lengths"), given_state=len(case.inputs) > 1,
+    )  # fmt: skip
+    given = data_for(name, net, dtype)
+    state = case.inputs[1] if net.given_state else given.state
+    parts = tuple(part if batched else part[:, None] for part in state) if net.given_state else state
+    return layer, net, given._replace(x=x.swapaxes(0, 1) if first else x if batched else x[:, None], state=parts)
 
 
 def as_called(net: Net, sequence: Any) -> Any:
@@ -357,8 +354,7 @@ def parameter_names(net: Net) -> list[tuple[int, str]]:
     return list(enumerate(f"_l{k}" + "_reverse" * side for k in range(net.layers) for side in range(net.directions)))
 
 
-def compare(name: str, net: Net, dtype: str) -> None:
-    layer, data = net.make(name, dtype), data_for(name, net, dtype)
+def compare(name: str, dtype: str, layer: Any, net: Net, data: Data) -> None:
     expected = oracle_of(name, net, layer, data)
     x, state, outputs, last, loss = called(layer, net, data)
     loss.backward()
@@ -378,14 +374,26 @@ def compare(name: str, net: Net, dtype: str) -> None:
 
 @all_kinds
 @pytest.mark.parametrize("dtype", RTOL)
-@given(net=nets())
-@example(net=Net(layers=2, bidirectional=True, lengths=[4, 0, 2]))
-@example(net=Net(layers=3, bidirectional=True, residual="dense", dropout=0.5, lengths=[1, 4, 2]))
-@example(net=Net(layers=3, bidirectional=True, residual="skip", dropout=0.5, batch_first=True, lengths=[0, 0, 4]))
-@example(net=Net(layers=2, bidirectional=True, batch=0, lengths=[]))
-def test_a_layer_is_the_oracle(name: str, dtype: str, net: Net) -> None:
+@given(data=st.data())
+def test_a_layer_is_the_oracle(name: str, dtype: str, data: st.DataObject) -> None:
     """Outputs, final state and all gradients are those of sequences run one by one, in plain NumPy, whatever the options."""
-    compare(name, net, dtype)
+    compare(name, dtype, *drawn_by(name, data, dtype))
+
+
+CORNERS = (
+    Net(layers=2, bidirectional=True, lengths=[4, 0, 2]),
+    Net(layers=3, bidirectional=True, residual="dense", dropout=0.5, lengths=[1, 4, 2]),
+    Net(layers=3, bidirectional=True, residual="skip", dropout=0.5, batch_first=True, lengths=[0, 0, 4]),
+    Net(layers=2, bidirectional=True, batch=0, lengths=[]),
+)
+
+
+@all_kinds
+@pytest.mark.parametrize("dtype", RTOL)
+@pytest.mark.parametrize("net", CORNERS, ids=range(4))
+def test_a_layer_of_many_options_is_the_oracle(name: str, dtype: str, net: Net) -> None:
+    """Depth, both directions, residuals, dropout and sequences of no steps, together."""
+    compare(name, dtype, net.make(name, dtype), net, data_for(name, net, dtype))
 
 
 # -- padding ------------------------------------------------------------------------------------------------------------------

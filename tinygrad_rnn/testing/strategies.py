@@ -317,6 +317,9 @@ def layers(
     lengths: bool = True,
     one_way: bool = False,
     dropout: bool = False,
+    size: int = 3,
+    empty: bool = False,
+    dtype: str = "float64",
 ) -> Example:
     """Layers with their options, a sequence with lengths (or none), and a state (or none).
 
@@ -326,6 +329,9 @@ def layers(
         lengths: whether there may be lengths.
         one_way: whether they only run forward in time.
         dropout: whether there may be dropout between layers (the module draws from its generator at each call).
+        size: the largest number of inputs and of hidden units.
+        empty: whether there may be no sequence in a batch.
+        dtype: of parameters and inputs.
 
     Example:
         >>> from hypothesis import given, settings
@@ -337,22 +343,23 @@ def layers(
         >>> test_a_kernel_is_its_definition()
     """
     name, options, parts = draw(st.sampled_from(kinds).flatmap(_options))
-    inputs, size, depth = draw(SIZES), draw(SIZES), draw(st.integers(1, num_layers))
-    sizes: tuple[int, ...] = (inputs, size) if depth == 1 else (inputs, size, depth)
+    inputs, units, depth = draw(st.integers(1, size)), draw(st.integers(1, size)), draw(st.integers(1, num_layers))
+    sizes: tuple[int, ...] = (inputs, units) if depth == 1 else (inputs, units, depth)
     drawn = {
         "bidirectional": not one_way and draw(st.booleans()),
         "batch_first": draw(st.booleans()),
         "residual": draw(st.sampled_from([None, "skip", "dense"])) if depth > 1 else None,
         "dropout": draw(st.sampled_from([0.0, 0.5])) if dropout and depth > 1 else 0.0,
+        "dtype": "" if dtype == "float64" else dtype,
     }
     options |= {key: value for key, value in drawn.items() if value}
     code, module = _made(name, sizes, options, draw(st.integers(0, 99)))
-    length, rows = draw(st.integers(1, steps)), draw(st.sampled_from([1, *range(2, batch + 1), None]))
+    length, rows = draw(st.integers(1, steps)), draw(st.sampled_from([1, *range(2, batch + 1), None, *[0] * empty]))
     form = (length, inputs) if rows is None else (rows, length, inputs) if options.get("batch_first") else (length, rows, inputs)
-    x = draw(arrays(form))
+    x = draw(arrays(form)).astype(dtype)
     count = depth * (1 + bool(options.get("bidirectional")))
-    part = (count, size) if rows is None else (count, rows, size)
-    state = tuple(draw(arrays(part)) for _ in range(parts)) if draw(st.booleans()) else None
+    part = (count, units) if rows is None else (count, rows, units)
+    state = tuple(draw(arrays(part)).astype(dtype) for _ in range(parts)) if draw(st.booleans()) else None
     number = 1 if rows is None else rows
     drawn_lengths = draw(st.none() | st.lists(st.integers(0, length), min_size=number, max_size=number)) if lengths else None
     return Example(code, module, (x,) if state is None else (x, state), {} if drawn_lengths is None else {"lengths": drawn_lengths})
