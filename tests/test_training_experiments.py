@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tinygrad_rnn as tg
 from tinygrad_rnn import experiments, nn, optim, tasks
 from tinygrad_rnn.errors import ArgumentError, StateError, StorageError
-from tinygrad_rnn.experiments.agreement import SENTENCE, Agreeing
+from tinygrad_rnn.experiments.agreement import SENTENCE, Agreeing, Attractors
 from tinygrad_rnn.experiments.limits import LengthLimits, Reader, length_cell
 from tinygrad_rnn.experiments.reviews import BAG, Classifier, Split, classifier_cell, judged, padded
 from tinygrad_rnn.experiments.stacks import Stack, state_norms
@@ -318,6 +318,25 @@ def test_attractors_are_learned_by_an_lstm(in_threads):
     assert len(found.claims()) == 3
 
 
+def test_of_attention_no_recency_is_claimed():
+    """It reads every word directly; the gradient of a recurrent network is compared before and after training."""
+    nothing = np.zeros((2, 3))
+    found = Attractors(
+        network=("attention", "GRU"),
+        attractors=np.arange(3),
+        accuracy=np.array([[[1.0, 0.9, 0.5]] * 3, [[0.95, 0.9, 0.7], [0.96, 0.9, 0.7], [0.97, 0.9, 0.72]]]),
+        mean=nothing,
+        low=nothing,
+        high=nothing,
+        subject=np.full((2, 3, 2), 0.1),
+        nearest=np.array([[[0.4, 0.5]] * 3] * 2),
+        baseline=np.ones(3),
+    )
+    claims = found.claims()
+    assert [claim.what.partition(",")[0] for claim in claims] == ["GRU"] * 3
+    assert [claim.verdict for claim in claims] == ["agrees"] * 3 and "+25.3%" in claims[2].measured
+
+
 def test_the_cats_gradient_adds_up_and_attention_sees_it_untrained(in_threads):
     """Shares of every network add up to 1; the untrained RNN has less than a hundredth at the cat, attention more."""
     found = experiments.the_cat(("RNN", "attention"), updates=10, seeds=2, executor=in_threads)
@@ -356,6 +375,8 @@ def test_explosion_clipping_and_vanishing(exploded):
     assert exploded.vanishing_steps == (40, 80) and exploded.left.shape == (2, 1, 3)
     assert verdicts[0] == verdicts[2] == verdicts[3] == verdicts[4] == "agrees"
     assert replace(exploded, diverged=np.array([-1])).claims()[0].verdict == "differs"
+    finite = replace(exploded, norm=exploded.clipped_norm)  # what did not explode is a line without a remark
+    assert [line.name for line in finite.charts()[0].series] == ["no clipping", "clipped to 1"]
 
 
 @pytest.mark.parametrize("growth", [1.3, 2.0, 4.0])

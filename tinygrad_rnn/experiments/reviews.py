@@ -267,20 +267,19 @@ class Sentiment(Measurement):
             verdict = True if apart.low > 0 else False if apart.high < 0 else None
             text = "{:+.1%} [{:+.1%}, {:+.1%}]".format(*apart)
             found.append(holds(f"{first}, against {rival}", "more accurate", text, verdict, rule))
-        if "one direction, last state" in self.network:
-            last = self.by_distance[self.network.index("one direction, last state")]
-            ratio = {name: float(row[REACH // 2 :].sum() / row.sum()) for name, row in zip(self.network, self.by_distance, strict=False)}
-            text = ", ".join(f"{name}: {number(share)}" for name, share in ratio.items())
-            flat = ratio[first] > ratio["one direction, last state"] if np.isfinite(last).all() else None
-            found.append(
-                holds(
-                    f"share of the gradient on words {REACH // 2 + 1} to {REACH} from the end",
-                    "elementwise max reaches every word in one step, the last state only through all that follow",
-                    text,
-                    flat,
-                    "agrees if it is larger with the maximum",
-                )
+        last = self.by_distance[self.network.index("one direction, last state")]
+        ratio = {name: float(row[REACH // 2 :].sum() / row.sum()) for name, row in zip(self.network, self.by_distance, strict=False)}
+        text = ", ".join(f"{name}: {number(share)}" for name, share in ratio.items())
+        flat = ratio[first] > ratio["one direction, last state"] if np.isfinite(last).all() else None
+        found.append(
+            holds(
+                f"share of the gradient on words {REACH // 2 + 1} to {REACH} from the end",
+                "elementwise max reaches every word in one step, the last state only through all that follow",
+                text,
+                flat,
+                "agrees if it is larger with the maximum",
             )
+        )
         return tuple(found)
 
     def charts(self) -> tuple[Chart, ...]:
