@@ -122,7 +122,9 @@ def numbered(sentence: str) -> Any:
     """
     words = sentence.lower().replace(",", " , ").replace(".", " ").split()
     if unknown := [word for word in words if word not in WORDS]:
-        raise ArgumentError(f"agreement: {unknown[0]!r} is not among the {len(WORDS)} words of tasks.AGREEMENT_WORDS; leave it out, or choose one of them")
+        raise ArgumentError(
+            f"agreement: {unknown[0]!r} is not among the {len(WORDS)} words of tasks.AGREEMENT_WORDS; leave it out, or choose one of them"
+        )
     return np.array([_of(word) for word in words])
 
 
