@@ -39,7 +39,7 @@ class State(threading.local):
     transforming: bool = False
 
     def __init__(self) -> None:
-        self.before: list[dict[str, Any]] = []  # what the switches that are open found
+        self.before: list[tuple[Any, dict[str, Any]]] = []  # the switches that are open, and what they found
 
 
 state = State()
@@ -129,16 +129,21 @@ class scope:  # noqa: N801 (used like a function)
         self.entered: list[Scope] = []
 
     def __enter__(self) -> Scope:
-        state.scope = entered = Scope(self.name, state.scope, self.time, self.owner, self.group)
+        entered = Scope(self.name, state.scope, self.time, self.owner, self.group)
         self.entered.append(entered)
+        state.scope = entered  # last, and by no call: an interrupt comes before, or finds the scope open
         return entered
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.entered.pop().closed = True
+        left = self.entered[-1]
+        left.closed = True
+        if error is not None and not isinstance(error, (Exception, GeneratorExit)) and within(state.scope, left):
+            state.scope = left  # an interrupt may have kept one inside from being left
         # A generator may close its scope while a later one is open: that one stays, and both are left when it closes too.
         # The scope of an opaque node that is being opened has long been closed, and stays all the same.
         while state.scope is not None and state.scope.closed and state.scope is not state.reopened:
             state.scope = state.scope.parent
+        self.entered.pop()
 
 
 class Mark:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ArgumentError, StateError
+from .graph import silent
 from .tensor import Tensor, as_array
 
 __all__ = [
@@ -248,15 +249,17 @@ class Optimizer(_Configured):
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        with np.errstate(all="ignore"):
-            for name, parameter in self.params.items():
-                if parameter.grad is None:
-                    continue
-                w, g = parameter.value, parameter.grad.value.astype(parameter.dtype, copy=False)
-                buffers = self._buffers(name)
-                parameter.value = self.update(w, self._decayed(w, g), self._steps[name] + 1, buffers)
-                self._steps[name] += 1
-                self._held[name] = buffers
+        silent().run(self._step)
+
+    def _step(self) -> None:
+        for name, parameter in self.params.items():
+            if parameter.grad is None:
+                continue
+            w, g = parameter.value, parameter.grad.value.astype(parameter.dtype, copy=False)
+            buffers = self._buffers(name)
+            parameter.value = self.update(w, self._decayed(w, g), self._steps[name] + 1, buffers)
+            self._steps[name] += 1
+            self._held[name] = buffers
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -626,23 +629,28 @@ def clip_grad_norm(
     """
     gradients = _gradients("clip_grad_norm", params)
     limit = _limit("clip_grad_norm", "max_norm", max_norm)
-    with np.errstate(all="ignore"):
-        arrays = {name: g.astype(np.promote_types(g.dtype, np.float64)) for name, (_, g) in gradients.items()}
-        if error_if_nonfinite and (broken := [name for name, g in arrays.items() if not np.isfinite(g).all()]):
-            raise ArgumentError(f"clip_grad_norm: the gradients of {broken} are not finite. tg.detect_anomaly() finds where that began")
-        peak = max((float(np.max(np.abs(g), initial=0.0)) for g in arrays.values()), default=0.0)
-        exponent = int(np.frexp(peak)[1]) if math.isfinite(peak) else 0
-        scaled = {name: np.ldexp(g, -exponent) for name, g in arrays.items()}  # by a power of two, so that no square overflows
-        root = math.sqrt(sum(float(np.sum(g * g)) for g in scaled.values()))
-        norm = float(np.ldexp(root, exponent))
-        engaged = limit < math.inf and not norm <= limit  # a NaN engages
-        if engaged:
-            factor = limit / root
-            for name, g in scaled.items():
-                gradients[name][0].grad = g * factor
+    norm, engaged = silent().run(_clipped, gradients, limit, error_if_nonfinite)
     if counter is not None:
         counter._count(engaged)
     return norm
+
+
+def _clipped(gradients: dict[str, tuple[Tensor, Any]], limit: float, error_if_nonfinite: bool) -> tuple[float, bool]:
+    """The norm, and whether the gradients were scaled to the limit."""
+    arrays = {name: g.astype(np.promote_types(g.dtype, np.float64)) for name, (_, g) in gradients.items()}
+    if error_if_nonfinite and (broken := [name for name, g in arrays.items() if not np.isfinite(g).all()]):
+        raise ArgumentError(f"clip_grad_norm: the gradients of {broken} are not finite. tg.detect_anomaly() finds where that began")
+    peak = max((float(np.max(np.abs(g), initial=0.0)) for g in arrays.values()), default=0.0)
+    exponent = int(np.frexp(peak)[1]) if math.isfinite(peak) else 0
+    scaled = {name: np.ldexp(g, -exponent) for name, g in arrays.items()}  # by a power of two, so that no square overflows
+    root = math.sqrt(sum(float(np.sum(g * g)) for g in scaled.values()))
+    norm = float(np.ldexp(root, exponent))
+    engaged = limit < math.inf and not norm <= limit  # a NaN engages
+    if engaged:
+        factor = limit / root
+        for name, g in scaled.items():
+            gradients[name][0].grad = g * factor
+    return norm, engaged
 
 
 def clip_grad_value(params: Params | Tensor, clip_value: float, *, counter: ClipCounter | None = None) -> None:

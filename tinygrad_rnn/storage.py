@@ -211,10 +211,15 @@ def _npz(index: str, arrays: dict[str, Any]) -> bytes:
     import zipfile
 
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    archive = zipfile.ZipFile(buffer, "w")
+    try:
         for name, array in (*arrays.items(), (INDEX, np.frombuffer(index.encode(), np.uint8))):
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                 np.save(member, array, allow_pickle=False)
+        archive.close()
+    except BaseException:
+        archive.fp = None  # so that closing what is half written puts no error of its own in the place of this one
+        raise
     return buffer.getvalue()
 
 

@@ -87,12 +87,13 @@ class Tensor:
             raise ShapeError(f"value: the leaf has shape {self._value.shape}, got {array.shape}. Make a new tensor for another shape")
         if array.dtype != self._value.dtype:
             array = as_array(array.astype(self._value.dtype))
-        self._value = array
-        if isinstance(self._node, Leaf):
-            old = self._node
-            old.stale = True
-            self._node = fresh = Leaf(array, old.name)
+        old = self._node
+        if isinstance(old, Leaf):
+            fresh = Leaf(array, old.name)
             fresh.grad, fresh.hooks = old.grad, old.hooks
+            self._value, self._node, old.stale = array, fresh, True  # no call between them, so no interrupt
+        else:
+            self._value = array
 
     @property
     def node(self) -> Node | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import TracebackType
@@ -25,13 +24,32 @@ class _Switch:
     _settings: ClassVar[dict[str, Any]] = {}
 
     def __enter__(self) -> None:
-        state.before.append({name: getattr(state, name) for name in self._settings})
-        for name, setting in self._settings.items():
-            setattr(state, name, setting)
+        try:
+            state.before.append((self, {name: getattr(state, name) for name in self._settings}))
+            for name, setting in self._settings.items():
+                setattr(state, name, setting)
+        except BaseException:  # an interrupt
+            self._move_back()
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for name, setting in state.before.pop().items():
-            setattr(state, name, setting)
+        try:
+            self._move_back()
+        except BaseException:  # an interrupt
+            self._move_back()
+            raise
+
+    def _move_back(self) -> None:
+        """Restore what was found at the beginning, here and above: there lies what an interrupt has kept from being moved back."""
+        before = state.before
+        place = len(before) - 1
+        while place >= 0 and before[place][0] is not self:
+            place -= 1
+        if place >= 0:
+            for _, found in reversed(before[place:]):
+                for name, setting in found.items():
+                    setattr(state, name, setting)
+            del before[place:]
 
     def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
         switch = super().__new__(cls)
@@ -78,6 +96,12 @@ class detect_anomaly(_Switch):  # noqa: N801 (PyTorch's name)
     """
 
     _settings: ClassVar[dict[str, Any]] = {"anomaly": True, "sources": True}
+
+
+class record_sources(_Switch):  # noqa: N801 (as the other switches)
+    """Remember for every node the file and line that recorded it, so that steps can tell (about 1 µs per operation)."""
+
+    _settings: ClassVar[dict[str, Any]] = {"sources": True}
 
 
 def _tuple(inputs: Any, operation: str) -> tuple[Any, ...]:
@@ -318,14 +342,3 @@ def _refilled(shape: Any, parts: Iterator[Tensor]) -> Any:
         return next(parts)
     inside = [_refilled(inner, parts) for inner in shape]
     return type(shape)(*inside) if hasattr(shape, "_fields") else tuple(inside)
-
-
-@contextmanager
-def record_sources() -> Any:
-    """Remember for every node the file and line that recorded it, so that steps can tell (about 1 µs per operation)."""
-    before = state.sources
-    state.sources = True
-    try:
-        yield
-    finally:
-        state.sources = before
