@@ -458,6 +458,11 @@ SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
         DtypeError,
         "tensor: expected real numbers, got dtype <U1. Encode text as numbers first",
     ),
+    (
+        lambda: np.take(x(2), ["a"]),
+        DtypeError,
+        "take: expected numbers, got dtype <U1. Convert them with .astype(float) first",
+    ),
 ]
 
 
