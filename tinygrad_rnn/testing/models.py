@@ -1,13 +1,20 @@
-"""What a learner's backward function should compute, and would compute with a given mistake: for one step, and for a loop over time."""
+"""What a learner's backward function should compute, and would compute with a given mistake: for one step, and for a loop over time.
+
+Which of these models a forward function is, its values and derivatives say.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .faults import Fault, in_time, of_step
+from .learners import Pair, Point, agree, scale_of
+from .references import Reference, candidates
 from .tape import Alteration, Edge, Tape
 
 
@@ -145,3 +152,90 @@ def _of(neighbour: Tape, number: int) -> Alteration:
         return neighbour.edges[number].map.pullback(g)
 
     return other
+
+
+# -- what the forward function is -----------------------------------------------------------------------------------------------
+
+Model = StepModel | SequenceModel
+
+
+def recognise(pair: Pair, seen: list[Point], step: Callable[..., Any] | None) -> tuple[Model | None, str]:
+    """The first model that gives the forward function's values and derivatives at every point; or why its record does not."""
+    why = ""
+    for build in _models(pair, seen, step):
+        try:
+            with np.errstate(all="ignore"):
+                model = build()
+                if all(_is(model, point, k) for k, point in enumerate(seen)):
+                    return model, ""
+            why = "its record gives other numbers"
+        except Exception as error:  # this is not what the function is
+            text = re.split(r"\n|\. ", str(error))[0]
+            why = f"{type(error).__name__}: {text}"
+    return None, why
+
+
+def _is(model: Model, point: Point, k: int) -> bool:
+    values = model.values(k)
+    if len(values) != len(point.values) or not all(agree(a, b) for a, b in zip(values, point.values, strict=True)):
+        return False
+    found = model.gradients(k, point.cotangents)
+    bounds = [1e-5 * np.max(np.abs(e), initial=0.0) + d + 1e-12 * scale_of(point) for e, d in zip(point.expected, point.doubt, strict=True)]
+    return all(bool(np.all(np.abs(g - e) <= b)) for g, e, b in zip(found, point.expected, bounds, strict=True))
+
+
+def _models(pair: Pair, seen: list[Point], step: Callable[..., Any] | None) -> Iterable[Callable[[], Model]]:
+    shapes = [array.shape for array in pair.arrays]
+    points = [[point.arrays[k] for k in pair.varied] for point in seen]
+    names = [pair.names[k] for k in pair.varied]
+    whole = len(pair.varied) == len(pair.arrays)
+    outputs = [value.shape for value in seen[0].values]
+    over_time = len(shapes) > 1 and len(shapes[0]) == 3 and len(outputs) == 1 and len(outputs[0]) == 3 and len(shapes[1]) == 2
+    if over_time and whole:
+        for axis in (1, 0):
+            if shapes[0][1 - axis] != shapes[1][0] or outputs[0][axis] != shapes[0][axis]:
+                continue
+            one_step = (shapes[0][0], shapes[0][2]) if axis == 1 else shapes[0][1:]
+            if step is not None:
+                for given in (1, 2):
+                    yield lambda axis=axis, given=given: _own_sequence(step, points, names, given, axis)  # type: ignore[misc]
+            for given, parts in ((1, 1), (1, 2), (2, 2)):
+                arguments = [one_step, *shapes[1 : 1 + given], *[shapes[1]] * (parts - given), *shapes[1 + given :]]
+                for found in candidates(arguments, parts):
+                    yield lambda axis=axis, given=given, found=found: SequenceModel(  # type: ignore[misc]
+                        f"{found.title}, over time", found.step, points, names, parts=found.parts, given=given, axis=axis
+                    )
+    elif whole:
+        for found in candidates(shapes, len(outputs)):
+            yield lambda found=found: StepModel(found.title, found.step, points, names, _result_names(found, len(outputs)))  # type: ignore[misc]
+    yield lambda: StepModel("your own program, recorded", _recorded(pair), points, names, [f"result {k}" for k in range(len(outputs))])
+
+
+def _result_names(found: Reference, count: int) -> list[str]:
+    return ["next_h", "next_c"][:count]
+
+
+def _recorded(pair: Pair) -> Callable[..., Any]:
+    """The learner's forward function on Tensors, without its cache."""
+
+    def run(*tensors: Any) -> Any:
+        left = iter(tensors)
+        out = pair.forward(*(next(left) if k in pair.varied else array for k, array in enumerate(pair.arrays)))
+        return out[:-1] if isinstance(out, tuple) else out
+
+    return run
+
+
+def _own_sequence(step: Callable[..., Any], points: list[list[Any]], names: list[str], given: int, axis: int) -> SequenceModel:
+    """The learner's own step over time."""
+    count: list[int] = []
+
+    def run(*tensors: Any) -> Any:
+        out = step(*tensors)
+        parts = list(out) if isinstance(out, tuple) else [out]
+        shape = tensors[1].shape
+        states = list(itertools.takewhile(lambda part: getattr(part, "shape", None) == shape, parts))[:given]
+        count.append(len(states))
+        return tuple(states)
+
+    return SequenceModel("your step, over time", run, points, names, parts=given, given=given, axis=axis)
