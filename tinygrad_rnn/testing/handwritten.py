@@ -172,13 +172,13 @@ def check_backward(
     weights lying either way; the GRU's reset gate after or before the product). A mistake is named only if with it, and nothing else, the
     gradients come out as yours, to 1e-8 at every point; if several do, the simplest is named.
 
-    Known are: a missing factor or derivative (tanh′, σ′, of one function or of all of a kind), one taken at the wrong value, 1 − z for
-    z, (1 − h)² for 1 − h², a transposed weight or product, the wrong array or the wrong cotangent in a product, a missing path, a wrong
-    sign, gates in another order, a bias that is not summed (or averaged, or one row, or over the wrong axis), ``=`` for np.add.at where
-    an entry is picked twice, a missing or wrong constant (a mean for a sum), a division or product by a value of the forward pass,
-    gradients returned in another order, ones that are never computed; each of these in every pass of a loop; over time: a missing dnext_h, ``=`` for ``+=``, a time index that
-    is off by one or runs the other way in the output's cotangent, the cache or dx, one off by one in one product, a loop that runs
-    forward or leaves out a step; and two of these at once.
+    Known are: a missing factor or derivative (tanh′, σ′, of one function or of all of a kind), one taken at the wrong value, 1 − z for z,
+    (1 − h)² for 1 − h², a transposed weight or product, the wrong array or the wrong cotangent in a product, a missing path, a wrong sign,
+    gates in another order, a bias that is not summed (or averaged, or one row, or over the wrong axis), ``=`` for np.add.at where an entry
+    is picked twice, a missing or wrong constant (a mean for a sum), a division or product by a value of the forward pass, gradients
+    returned in another order, ones that are never computed; each of these in every pass of a loop; over time: a missing dnext_h, ``=`` for
+    ``+=``, a time index that is off by one or runs the other way in the output's cotangent, the cache or dx, one off by one in one product,
+    a loop that runs forward or leaves out a step; and two of these at once.
 
     Args:
         forward: ``forward(*inputs)`` gives its results and, last, a cache; or one array without a cache.
