@@ -360,7 +360,8 @@ def test_an_output_without_room_is_one_line(capsys):
         assert capsys.readouterr().err == (
             "tinygrad-rnn trace: error: cannot print: No space left on device; send the output to another place\n"
         )
-        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # what is still held goes there when the file is closed
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), full.fileno())  # what is still held goes there when the file is closed
 
 
 def test_a_stream_that_is_no_file_gets_the_same(capsys):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import builtins
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -375,3 +377,64 @@ def test_without_matplotlib_the_remedy_is_told(monkeypatch):
     monkeypatch.delitem(sys.modules, "tinygrad_rnn.render.figure", raising=False)
     with pytest.raises(MissingError, match=r"pip install \"tinygrad_rnn\[plot\]\""):
         render.plot(results()["PathSplit"])
+
+
+# -- what is not there ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_recurrence_that_reads_from_the_end_is_drawn_in_the_order_in_which_it_ran():
+    """Back in time is to the right: for the forward direction the axis of t is turned round, for the backward one it is not."""
+    layer = nn.RNN(2, 2, bidirectional=True, rng=0)
+    with flow.monitor(layer) as watching:
+        layer(np.ones((5, 1, 2)))[0].sum().backward()
+    for row in watching.rows:
+        (ax,) = render.plot(row).axes
+        assert bool(ax.xaxis_inverted()) is (not row.layer.endswith("_reverse"))
+    assert {row.layer.endswith("_reverse") for row in watching.rows} == {False, True}
+
+
+def test_no_jacobians_have_no_picture():
+    """A batch of no sequences has steps, but nothing to draw."""
+    outputs, _ = nn.RNN(2, 2, rng=0)(np.ones((4, 0, 2)))
+    found = flow.step_jacobians(tg.trace(outputs[-1].sum()))
+    with pytest.raises(ArgumentError) as caught:
+        render.plot(found)
+    assert str(caught.value) == "plot: there are no step Jacobians to draw; expected some steps and sequences, got 3 and 0"
+
+
+def test_a_flow_that_does_not_halve_has_no_line():
+    """The half-life of the total flow is drawn where the flow shrinks."""
+    found = flow.timescales(nn.LSTM(2, 2, rng=0)(np.ones((6, 1, 2)))[0][-1].sum())
+    for half_life, labels in ((found.flow_half_life, [f"total flow: {report.number(found.flow_half_life)}"]), (math.inf, [])):
+        lines = render.plot(replace(found, flow_half_life=half_life)).axes[-1].lines
+        assert [line.get_label() for line in lines if str(line.get_label()).startswith("total flow")] == labels
+
+
+def test_norms_far_apart_have_a_logarithmic_axis():
+    """Where the largest is more than a hundred times the smallest, the bars stand on powers of ten."""
+    for factor, scale in ((1.0, "linear"), (1000.0, "log")):
+        a, b = (tg.tensor(np.ones(3), requires_grad=True, name=name) for name in "ab")
+        found = flow.compare((a * 1.0).sum() + (b * factor).sum(), flow.scale(flow.edges(kind="add"), 1.0))
+        assert render.plot(found).axes[0].get_yscale() == scale
+
+
+def test_a_healthy_diagnosis_is_drawn_in_words():
+    """Nothing found is said, not left blank."""
+    healthy = flow.diagnose(tg.tensor(np.ones(3), requires_grad=True).sum())
+    assert healthy.healthy and not healthy.findings
+    said = [words.get_text() for words in render.plot(healthy).axes[0].texts]
+    assert said == ["nothing found that keeps it from learning"]
+
+
+def test_a_panel_without_names_has_no_legend():
+    """Only what has several things to tell apart has a legend."""
+    outputs, _ = nn.RNN(2, 2, nonlinearity="relu", rng=0)(np.ones((5, 1, 2)))
+    (ax,) = render.plot(flow.timescales(outputs[-1].sum())).axes
+    assert ax.get_legend() is None
+
+
+def test_several_of_different_kinds_have_no_picture():
+    """A list is drawn if all of it is of one kind that is drawn together."""
+    edges = flow.vanishing_product(nn.RNN(2, 2, rng=0)(np.ones((3, 1, 2)))[0][-1].sum()).edges
+    with pytest.raises(ArgumentError, match=r"^plot: expected a result \(.*\) or one with charts\(\), got list$"):
+        render.plot([edges[0], 3])

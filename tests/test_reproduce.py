@@ -273,6 +273,7 @@ def test_without_matplotlib_the_page_says_so(tmp_path, calls, monkeypatch):
 
 def test_a_record_of_claims_alone_is_shown(tmp_path, calls):
     """A row without numbers and pictures has its claims on the page, and nothing empty beside them."""
+    pytest.importorskip("matplotlib", reason="pip install matplotlib to draw the charts")
     record = reproduce(table(), [1], out=tmp_path)[0]
     for shown in (record, replace(record, table=None, charts=())):
         read_back = Record.from_json(shown.to_json(), "a record")
