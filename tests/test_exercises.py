@@ -142,6 +142,7 @@ def test_answers_by_name():
     counts = {"LSTM": 1_574_912, "GRU": 1_181_184}
     assert check(4, counts) and check(4, counts).explanation == check(4, tuple(counts.values())).explanation
     assert check(4, {**counts, "GRU": 1_181_185}).explanation == check(4, (1_574_912, 1_181_185)).explanation
+    assert check(1, {"after 50 steps": 0.95**50, "after 100 steps": 0.95**100}) and not check(1, {"after 50 steps": 0.95**49})
     both = check(3, "f = 1 − i, i = 1 − f, o = 1, c = h")
     assert both and both.explanation == check(3, "f = z, i = 1 − z, o = 1, c = h").explanation
 
