@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from contextvars import ContextVar
 from typing import Any
 
@@ -239,3 +240,66 @@ def test_gradients_have_the_precision_of_the_leaf() -> None:
     for _ in range(2):
         twice(x).sum().backward()
     assert (x.grad.dtype, x.grad.value.tolist()) == (np.float32, [4.0, 4.0])
+
+
+# -- what a pass is given back -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("returned", "reason"),
+    [
+        (np.ones(2) * 1j, "returned dtype complex128; expected real numbers"),
+        (np.array(["a", "b"]), "returned dtype <U1; expected real numbers"),
+        (np.array([None, None]), "returned dtype object; expected real numbers"),
+        ([[1.0], [1.0, 2.0]], "returned what is no array (.*); expected one of shape (2,)"),
+    ],
+)
+def test_hooks_that_return_no_real_numbers(returned: Any, reason: str) -> None:
+    """Neither the imaginary part nor anything else is dropped in silence: the hook, or the intervention at its edge, is named."""
+    x = leaf(1.0, 2.0)
+    handle = x.register_hook(lambda g: returned)
+    pattern = re.escape(reason).replace(r"\.\*", ".*")
+    with pytest.raises(HookError, match=f"backward: a hook on <leaf .*> {pattern}"):
+        (x * 2.0).sum().backward()
+    handle.remove()
+    with pytest.raises(HookError, match=f"backward: an intervention at <multiply: .*> {pattern}"):
+        (x * 2.0).sum().backward(interventions=[lambda step: returned if step.kind == "scale" else None])
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("role", ["observers", "interventions"])
+@pytest.mark.parametrize("given", [print, 3, [print, "x"]])
+def test_observers_are_a_list_of_functions(role: str, given: Any) -> None:
+    """A function alone, a number and a list with something else in it: the message says how to write it, before anything has run."""
+    x = leaf(1.0)
+    with pytest.raises(ArgumentError, match=rf"backward: {role} must be a list of functions of a step, .* mean {role}=\[function\]"):
+        (x * 2.0).backward(**{role: given})
+
+
+@pytest.mark.parametrize(("factor", "got"), [(np.ones((3, 2)), r"shape \(3, 2\)"), (np.ones(2) * 1j, "dtype complex128")])
+def test_a_rule_that_gives_another_shape_or_complex_numbers(factor: Any, got: str) -> None:
+    """In ``backward`` and in ``grad``, of a leaf and of a result."""
+    wrong = Primitive(lambda a: 2.0 * a, name="wrong", elementwise=True)
+    wrong.defrule(lambda out, a: (Scale(factor),))
+    x = leaf(1.0, 2.0)
+    h = x * 3.0
+    for out, differentiate in (
+        (wrong(x), lambda out: out.backward(np.ones(2))),
+        (wrong(x), lambda out: tg.grad(out, x, np.ones(2))),
+        (wrong(h), lambda out: tg.grad(out, h, np.ones(2))),
+    ):
+        with pytest.raises(GraphError, match=rf"the gradient of a (leaf|value) came out with {got}; the (leaf|value) has"):
+            differentiate(out)
+    assert x.grad is None
+
+
+def test_operations_of_ones_own_that_give_no_numbers() -> None:
+    """A forward function without a value, or with text or complex numbers, is named where it is called; a rule, where it is asked."""
+    for value, dtype in ((None, "object"), ("x", "<U1"), (1j, "complex128")):
+        nothing = Primitive(lambda a, value=value: value, name="nothing", elementwise=True)
+        with pytest.raises(tg.errors.DtypeError, match=f"nothing: its forward function returned dtype {dtype}; expected real numbers"):
+            nothing(leaf(1.0))
+    forgetful = Primitive(lambda a: 2.0 * a, name="forgetful", elementwise=True)
+    forgetful.defrule(lambda out, a: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(HookError, match=r"jvp: differentiating <forgetful .*> \(forgetful\) raised TypeError: .* Its rule is at fault"):
+        tg.jvp(forgetful, np.ones(1), np.ones(1))

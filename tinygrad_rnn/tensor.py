@@ -227,13 +227,7 @@ class Tensor:
             observers=observers,
             interventions=interventions,
         ).run()
-        given = {leaf: as_tensor(gradient).astype(leaf.value.dtype) for leaf, gradient in found.items() if isinstance(leaf, Leaf)}
-        for leaf, gradient in given.items():
-            if gradient.shape != leaf.value.shape:
-                raise GraphError(
-                    f"backward: the gradient of {leaf.name or 'a leaf'} came out with shape {gradient.shape}; the leaf has "
-                    f"{leaf.value.shape}. A primitive's rule or a hook is wrong: check it with testing.gradcheck"
-                )
+        given = {leaf: fitted(gradient, leaf, "backward") for leaf, gradient in found.items() if isinstance(leaf, Leaf)}
         done = False
         while not done:  # once, unless another thread has added to one of the leaves meanwhile
             held = [leaf.grad for leaf in given]
@@ -583,6 +577,23 @@ def seed(output: Tensor, cotangent: Any, operation: str, *, record: bool = False
     return output._node, given if record else given._value
 
 
+def fitted(gradient: Any, node: Node, operation: str) -> Tensor:
+    """A gradient that a pass has found, in the precision of the node's value.
+
+    Raises:
+        GraphError: if it has another shape, or holds no real numbers.
+    """
+    found, value = as_tensor(gradient), node.value
+    kind, real = "leaf" if isinstance(node, Leaf) else "value", found.dtype.kind in "fiub"
+    if found.shape != value.shape or not real:
+        got, has = (f"shape {found.shape}", value.shape) if real else (f"dtype {found.dtype}", value.dtype)
+        raise GraphError(
+            f"{operation}: the gradient of {node.name or f'a {kind}'} came out with {got}; the {kind} has {has}. A primitive's rule or a "
+            "hook is wrong: check it with testing.gradcheck"
+        )
+    return found.astype(value.dtype)
+
+
 # -- recording --------------------------------------------------------------------------------------------------------------
 
 
@@ -653,6 +664,8 @@ def apply(primitive: Primitive, operands: tuple[Any, ...], statics: dict[str, An
         dtype = np.result_type(*values)
         return apply(primitive, tuple(_operand(operand, primitive.name).astype(dtype) for operand in operands), statics)
     out = (quiet() if primitive.own else silent()).run(primitive.forward, *values, **(statics or {}))
+    if not primitive.own and np.asarray(out).dtype.kind not in "fiub":
+        raise DtypeError(f"{primitive.name}: its forward function returned dtype {np.asarray(out).dtype}; expected real numbers")
     return _result(primitive, tuple(recorded), statics, out, tracked)
 
 

@@ -14,7 +14,7 @@ from .errors import ArgumentError, GraphError, ShapeError
 from .graph import Leaf, Node, state
 from .ops import identity, stack
 from .primitive import Opaque
-from .tensor import Tensor, apply_opaque, as_array, as_tensor, identity_node, lift, seed
+from .tensor import Tensor, apply_opaque, as_array, as_tensor, fitted, identity_node, lift, seed
 from .walk import Backward, discover, forward_walk, is_closure
 
 
@@ -152,7 +152,7 @@ def grad(
                 f"grad: input {position} ({x.name or 'without a name'}, shape {x.shape}) was not used to compute the outputs. Check the "
                 "graph, or pass allow_unused=True for zeros"
             )
-        results.append(as_tensor(np.zeros(x.shape, x.dtype) if gradient is None else gradient).astype(x.dtype))
+        results.append(as_tensor(np.zeros(x.shape, x.dtype)) if gradient is None else fitted(gradient, x.node, "grad"))
     return tuple(results)
 
 

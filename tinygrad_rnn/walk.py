@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import AnomalyError, GraphError, HookError, TinygradError
+from .errors import AnomalyError, ArgumentError, GraphError, HookError, TinygradError
 from .graph import Leaf, Node, number, silent, state
 from .linear_maps import LinearMap, Place, Scatter, add_at
 from .ops.routing import Parts, scatter
@@ -99,8 +99,8 @@ class Backward:
         self.lift = lift
         self.create_graph = create_graph
         self.wanted: Container[Node] | None = frozenset(wanted) if isinstance(wanted, Iterable) else wanted
-        self.observers = tuple(observers)
-        self.interventions = tuple(interventions)
+        self.observers = _functions("observers", observers)
+        self.interventions = _functions("interventions", interventions)
         self.ledger = ledger
         self.watched = bool(self.observers or self.interventions)
         self.anomaly = state.anomaly
@@ -427,8 +427,15 @@ def _push(tangents: dict[Node, Any], outputs: Sequence[Node], lift: Lift, create
             todo.extend(reversed(discover([root for root in roots if root is not None], seen)))
             continue
         state.scope = node.scope
-        maps = _local_maps(node, node.primitive, lift if create_graph else None)
-        tangents[node] = _pushed(node, [(m, part) for m, part in zip(maps, moved, strict=True) if part is not None])
+        try:
+            maps = _local_maps(node, node.primitive, lift if create_graph else None)
+            tangents[node] = _pushed(node, [(m, part) for m, part in zip(maps, moved, strict=True) if part is not None])
+        except (TinygradError, MemoryError):
+            raise
+        except Exception as error:
+            info = Infos().of(node)
+            name = type(error).__name__
+            raise HookError(f"jvp: differentiating {info!r} ({info.op}) raised {name}: {error}. Its rule is at fault") from error
 
 
 def _pushed(node: Node, moving: Sequence[tuple[LinearMap, Any]]) -> Any:
@@ -446,6 +453,14 @@ def _pushed(node: Node, moving: Sequence[tuple[LinearMap, Any]]) -> Any:
 def is_closure(node: Node) -> bool:
     """Whether a node may have operands that it does not show: a function that is run again can use anything from outside."""
     return isinstance(node.primitive, Opaque) and node.primitive.joint_pullback is None
+
+
+def _functions(what: str, given: Any) -> tuple[Observer, ...]:
+    """A sequence of functions, as a tuple."""
+    functions = (given,) if callable(given) or not isinstance(given, Iterable) else tuple(given)
+    if callable(given) or not all(map(callable, functions)):
+        raise ArgumentError(f"backward: {what} must be a list of functions of a step, got {given!r:.80}. Did you mean {what}=[function]?")
+    return functions
 
 
 def _run_hooks(node: Node, cotangent: Any) -> Any:
@@ -468,9 +483,15 @@ def _run_hooks(node: Node, cotangent: Any) -> Any:
 
 def _fitting(replacement: Any, computed: Any, who: str, *, keep_graph: bool) -> Any:
     """What a hook or an intervention returned, checked against what it replaces."""
-    value, expected = _array(replacement), _array(computed).shape
+    expected = _array(computed).shape
+    try:
+        value = _array(replacement)
+    except ValueError as error:
+        raise HookError(f"backward: {who} returned what is no array ({error}); expected one of shape {expected}") from None
     if value.shape != expected:
         raise HookError(f"backward: {who} returned shape {value.shape}; expected {expected}, that of what it replaces")
+    if value.dtype.kind not in "fiub":
+        raise HookError(f"backward: {who} returned dtype {value.dtype}; expected real numbers, as what it replaces")
     if keep_graph and hasattr(replacement, "node"):
         return replacement
     return np.array(value, dtype=_array(computed).dtype)
