@@ -186,6 +186,13 @@ def test_a_mistake_is_named(kind: str, name: str, change: tuple[str, str], match
     assert re.search(match, said) or (match == "^$" and "another order" in said), str(found)
 
 
+def test_a_mean_for_a_sum_beside_another_mistake() -> None:
+    """Most gradients show the factor alone; with it taken out of all of them the mistake is found."""
+    found = report("loss over time", ("dy *= dloss", "dy *= dloss / len(store)"), ("dWhh += before.T", "dWhh = before.T"))
+    assert found.fault.startswith("every gradient is 1/3 of the right one, and 3 is the length of axis 0 of xs")
+    assert "; and only the share from h0 @ Whh to Whh of pass 1 of 3 of the loop is kept" in found.fault
+
+
 def test_two_values_of_one_name_are_told_apart() -> None:
     """A formula has no variable, so two values are called alike; the mistake between them is seen all the same."""
 

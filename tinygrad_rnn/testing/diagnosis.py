@@ -62,6 +62,10 @@ class Diagnosis:
         if whole is not None:
             self.explained.update(dict.fromkeys(open_ones, whole.text))
             return self.explained, whole.text if len(open_ones) == len(self.wrong) else ""
+        scaled = self._scaled_and(faults, open_ones)
+        if scaled:
+            self.explained.update(dict.fromkeys(open_ones, scaled))
+            return self.explained, scaled
         for k in open_ones:
             text = self._by_itself(k)
             if text:
@@ -121,6 +125,18 @@ class Diagnosis:
         assert first is not None
         same = all(c is not None and math.isclose(c, first, rel_tol=1e-7) for c in factors)
         return f"every gradient is {self._times(first)}" if same else ""
+
+    def _scaled_and(self, faults: Sequence[Fault], wrong: list[int]) -> str:
+        """One mistake beside a factor that all gradients have: those without the mistake show it alone."""
+        factors = {round(c, 9): c for k in wrong if (c := self._factor(k)) is not None}
+        if len(factors) != 1 or len(wrong) < len(self.names):
+            return ""
+        (c,) = factors.values()
+        as_given, known, self._matched = self.got, self._matched, {}
+        self.got = [[gradient / c for gradient in got] for got in as_given]
+        fault = self._first(faults, wrong)
+        self.got, self._matched = as_given, known
+        return "" if fault is None else f"every gradient is {self._times(c)}; and {fault.text}"
 
     def _times(self, c: float) -> str:
         if math.isclose(c, -1.0, rel_tol=1e-7):
