@@ -47,6 +47,11 @@ SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
         "backward_graph: closed scopes are drawn of single steps; leave out rolled=True or closed=",
     ),
     (
+        lambda: render.backward_graph(traced(), rolled=True, window=(1, 2)),
+        ArgumentError,
+        "backward_graph: a rolled picture is of all steps; leave out rolled=True or window=",
+    ),
+    (
         lambda: render.backward_graph(traced(), closed=3),
         ArgumentError,
         "backward_graph: closed must be names of scopes, got 3",

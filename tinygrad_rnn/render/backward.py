@@ -50,7 +50,7 @@ def backward_graph(
         picture as data.
 
     Raises:
-        ArgumentError: for a window without steps, ``rolled`` without time, a closed scope that is not there, or a graph of too many nodes.
+        ArgumentError: for a window without steps, ``rolled`` without time or with a window, a closed scope that is not there, or a graph of too many nodes.
         RenderError: when it is drawn and there is no program that draws, or the program fails.
 
     Example:
@@ -79,5 +79,7 @@ def backward_graph(
     names = frozenset((closed,) if isinstance(closed, str) else closed)
     if closed and rolled:
         raise ArgumentError("backward_graph: closed scopes are drawn of single steps; leave out rolled=True or closed=")
+    if window is not None and rolled:
+        raise ArgumentError("backward_graph: a rolled picture is of all steps; leave out rolled=True or window=")
     model = build(trace, rolled=rolled, window=window, ends=ends, fold_routes=fold_routes, max_nodes=max_nodes, closed=names)
     return BackwardGraph("backward", dot_lines(model, paper), model)
