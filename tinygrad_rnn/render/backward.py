@@ -50,7 +50,8 @@ def backward_graph(
         picture as data.
 
     Raises:
-        ArgumentError: for a window without steps, ``rolled`` without time or with a window, a closed scope that is not there, or a graph of too many nodes.
+        ArgumentError: for a window without steps, ``rolled`` without time or with a window, a closed scope that is not there, or a graph
+            of too many nodes.
         RenderError: when it is drawn and there is no program that draws, or the program fails.
 
     Example:
