@@ -227,3 +227,77 @@ def test_a_long_loop_is_no_harder() -> None:
         assert tape.loop.count == steps
         counts.append(len(faults.of_step(tape, ["loss"])))
     assert counts[1] - counts[0] <= 4 * 16  # one more way to keep a single share, for each step and each array that all share
+
+
+STACKED_GATES = """
+def forward(xs, h0, W, U, b):                                             # a minimal gated cell over time, both blocks in one matrix
+    h, store, n = h0, [], h0.shape[1]
+    for t in range(len(xs)):
+        before = h
+        a = xs[t] @ W + before @ U + b
+        f = 1 / (1 + np.exp(-a[:, :n]))
+        g = np.tanh(a[:, n:])
+        h = (1 - f) * g + f * before
+        store.append((before, f, g))
+    return h, (xs, W, U, store)
+
+def backward(dh, cache):
+    xs, W, U, store = cache
+    dxs, dW, dU, db = np.zeros_like(xs), np.zeros_like(W), np.zeros_like(U), np.zeros(U.shape[1])
+    for t in reversed(range(len(xs))):
+        before, f, g = store[t]
+        df = dh * (before - g) * f * (1 - f)
+        dg = dh * (1 - f) * (1 - g * g)
+        da = np.concatenate([df, dg], axis=1)
+        dxs[t] = da @ W.T
+        dW += xs[t].T @ da
+        dU += before.T @ da
+        db += da.sum(0)
+        dh = dh * f + da @ U.T
+    return dxs, dh, dW, dU, db
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (("[df, dg]", "[dg, df]"), r"^the blocks of .* are exchanged, in every pass of the loop$"),
+        (
+            ("dh * (1 - f) * (1 - g * g)", "dh * f * (1 - g * g)"),
+            r"^the factor is f where \(1 − f\) belongs, from \(1 − f\) \* g to g.*" + EVERY,
+        ),
+        (("dh = dh * f + da @ U.T", "dh = da @ U.T"), r"^the path from f \* \w+ to \w+ is missing.*, in every pass of the loop$"),
+    ],
+    ids=["blocks exchanged", "f for 1 − f", "no direct path"],
+)
+def test_a_gated_cell_over_time(change: tuple[str, str], match: str) -> None:
+    """Gates that are slices of one array, in a loop; the last state is all that is returned."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape) * 0.7 for shape in ((3, 2, 3), (2, 3), (3, 6), (3, 6), (6,))]
+    assert check_backward(*made(STACKED_GATES), *arrays).ok
+    found = check_backward(*made(STACKED_GATES, change), *arrays)
+    assert re.search(match, found.fault), str(found)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda dW, db: (dW.T, db), "it is the transpose of the right one"),
+        (lambda dW, db: (dW, np.broadcast_to(db / 4, (3, 4)).copy()), "it is not summed over axis 1"),
+        (lambda dW, db: (dW, db.ravel()), "its numbers are right, and only its shape is not"),
+        (lambda dW, db: (dW.ravel(), db), "its numbers are right, and only its shape is not"),
+    ],
+)
+def test_shapes_of_columns(spoil: Any, match: str) -> None:
+    """W x + b with b a column: what would make a gradient of another shape fit."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 4))
+
+    def forward(W: Any, b: Any) -> Any:
+        return W @ x + b, None
+
+    def backward(d: Any, cache: Any) -> Any:
+        return spoil(d @ x.T, d.sum(axis=1, keepdims=True))
+
+    found = check_backward(forward, backward, rng.normal(size=(3, 2)), rng.normal(size=(3, 1)))
+    assert [gradient.explanation.startswith(match) for gradient in found.gradients if not gradient.right] == [True], str(found)

@@ -146,6 +146,13 @@ def test_complex_step_refuses_where_it_says_nothing(function: Any) -> None:
         laws.complex_step(function, X + 2.0)
 
 
+def test_a_primitive_that_takes_no_complex_numbers_is_said() -> None:
+    with planted(lambda out, x: (Scale(2.0 * x),), lambda x: np.float64(1.0) * x.astype(float) ** 2) as square:
+        with pytest.raises(ArgumentError, match=r"the forward function of planted takes no complex arrays\. Use"):
+            laws.complex_step(square, X)
+        gradcheck(square, X)
+
+
 def test_a_wrong_forward_mode_is_caught() -> None:
     with planted(lambda out, x: (Plain(lambda g: g * 3.0 * x * x, lambda u: u * 2.0 * x * x),)) as cube:
         for law in (laws.adjoint, laws.modes):
