@@ -207,6 +207,23 @@ def test_switches_do_not_decorate_what_stops_on_the_way(switch: Any) -> None:
             switch(function)
 
 
+def test_what_an_interrupt_has_left_open() -> None:
+    """A switch or scope that was never left goes when one around it is left; the same switch may be open twice."""
+    with tg.detect_anomaly():
+        tg.no_grad().__enter__()
+    assert (state.recording, state.anomaly, state.sources, state.before) == (True, False, False, [])
+    with pytest.raises(KeyboardInterrupt), tg.scope("outer"):
+        tg.scope("inner").__enter__()
+        raise KeyboardInterrupt
+    assert state.scope is None
+    switch = tg.no_grad()
+    with switch:
+        with switch:
+            pass
+        assert not state.recording
+    assert state.recording
+
+
 def test_copies_of_a_kind_of_ones_own() -> None:
     """A subclass of Parameter with attributes keeps them in copies and pickles, beside value, name and gradient."""
     one = Labelled([1.0, 2.0], name="w")

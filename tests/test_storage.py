@@ -269,6 +269,19 @@ def test_an_interrupted_write_leaves_the_old_file(suffix: str, fails: str, tmp_p
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.skipif(not hasattr(zipfile, "_get_compressor"), reason="this Python opens members in another way")
+def test_an_interrupt_while_a_member_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes out as what it is: closing the half-written zip puts no error of its own in its place."""
+
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zipfile, "_get_compressor", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tg.save(tmp_path / "x.npz", MODEL)
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_interrupt_just_after_the_new_file_has_taken_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes out as what it is, and the new file is whole."""
     path, replace = tmp_path / "x.npz", os.replace
