@@ -42,7 +42,7 @@ SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
     (
         lambda: experiments.embedding(length=0),
         ArgumentError,
-        f"embedding: expected 1 to {len(tasks.english().split()) - 1} words and at least 2 rows, got 0 and 1000",  # Python's help topics grow
+        f"embedding: expected 1 to {len(tasks.english().split()) - 1} words and at least 2 rows, got 0 and 1000",  # topics grow
     ),
     (
         lambda: experiments.exploding(growth=0.5),
