@@ -110,6 +110,15 @@ def of_a_function_with_a_primitive() -> None:
         del PRIMITIVES["planted"]
 
 
+def of_a_function_of_numpy() -> None:
+    try:
+        minus = primitive(np.subtract, name="planted", elementwise=True)
+        minus.defrule(lambda out, x, y: (Scale(1.0 + 0.0 * x), Scale(LENGTH + 0.0 * y)))
+        gradcheck(minus, X, X)
+    finally:
+        del PRIMITIVES["planted"]
+
+
 def of_a_program() -> None:
     wrong = programs.Operation("doubled", lambda x: x * 2.0, text=lambda names, statics: f"{names[0]} * 2.0")
     program = programs.random_program(3, most=3, operations=(wrong, *programs.OPERATIONS[:4]))
@@ -129,6 +138,7 @@ BROKEN: dict[str, Callable[[], None]] = {
     "primitive": lambda: of_a_primitive(laws.check),
     "primitive's law": lambda: of_a_primitive(laws.complex_step),
     "primitive in a function": of_a_function_with_a_primitive,
+    "primitive of a function of NumPy's": of_a_function_of_numpy,
     "primitive of ours": lambda: laws.precision(lambda x: tg.tanh(x) * np.ones(3), X),
     "module": lambda: gradcheck(Gated(Settings(2)), X[:, :2], X[:, 1:]),
     "module without arguments": lambda: laws.time_shift(Clock(), SEQUENCE),

@@ -133,11 +133,12 @@ def hips_logsumexp(x: Any, axis: int, keepdims: bool = False) -> Any:
 HIPS: dict[str, Callable[..., Any]] = {
     **{name: getattr(anp, name) for name in ("add", "multiply", "subtract", "divide", "matmul", "tanh", "sin", "cos", "exp", "square")},
     **{name: getattr(anp, name) for name in ("negative", "log", "sqrt", "abs", "maximum", "minimum", "expm1", "log1p", "reciprocal")},
-    **{name: getattr(anp, name) for name in ("sum", "mean", "max", "min", "reshape", "transpose", "cumsum", "var", "tril", "power")},
+    **{name: getattr(anp, name) for name in ("sum", "mean", "max", "min", "transpose", "cumsum", "var", "tril", "power")},
     "sigmoid": lambda x: 0.5 * (anp.tanh(0.5 * x) + 1.0),
     "softplus": lambda x: anp.logaddexp(x, 0.0),
     "relu": lambda x: anp.maximum(x, 0.0),
     "broadcast_to": lambda x, shape: x + np.zeros(shape),
+    "reshape": lambda x, shape: anp.reshape(x, shape),
     "getitem": lambda x, key: anp.reshape(x, (-1,))[np.arange(np.size(x)).reshape(np.shape(x))[key]],
     "where": lambda x, y, condition: anp.where(condition, x + np.zeros(condition.shape), y + np.zeros(condition.shape)),
     "prod": lambda x, axis: reduce(anp.multiply, [x[(slice(None),) * axis + (k,)] for k in range(x.shape[axis])]),

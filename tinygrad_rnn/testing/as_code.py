@@ -160,7 +160,8 @@ class Listing:
         if isinstance(value, np.ufunc):
             return f"np.{value.__name__}"
         if isinstance(value, Primitive):
-            if PRIMITIVES.get(value.name) is value and _is_installed(getattr(value.forward, "__module__", None)):
+            own = value.rule if isinstance(value.forward, np.ufunc) else value.forward
+            if PRIMITIVES.get(value.name) is value and _is_installed(getattr(own, "__module__", None)):
                 self.imports["from tinygrad_rnn.primitive import PRIMITIVES"] = None
                 return f"PRIMITIVES[{value.name!r}]"
             return ""
@@ -215,6 +216,8 @@ class Listing:
 
     def _part(self, function: Any, name: str) -> str:
         """A function without the decorators that hand it to a primitive."""
+        if isinstance(function, np.ufunc):
+            return self._imported(function, name)
         text, around = _text(function, decorated=False), _surroundings(function)
         if text is None:
             raise UnwrittenError("a primitive without a text")

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..tensor import Tensor
+from ..tensor import Tensor, lift
+from ..tensor import seed as seeded
+from ..walk import Backward
 from .reproduction import GradcheckError
 from .subjects import joined
 
@@ -44,6 +46,14 @@ def weighed(result: Any, seed: int) -> Tensor:
     """A scalar that reads every entry of what a subject returned, each with a weight of its own."""
     out = joined(result)
     return ops.sum(out * random_weights(out.shape, seed))  # type: ignore[no-any-return]
+
+
+def handed_back(out: Tensor, leaves: Sequence[Tensor], cotangent: Any, *, create_graph: bool = False) -> list[Any]:
+    """What the rules hand back to the leaves, before ``grad`` checks its shape and gives it the leaf's precision; None if nothing came."""
+    start = seeded(out, cotangent, "grad", record=create_graph)
+    nodes = [leaf.node for leaf in leaves if leaf.node is not None]
+    found = Backward([start], lift=lift, create_graph=create_graph, wanted=nodes).run()
+    return [found.get(node) for node in nodes]
 
 
 def gradients_of(loss: Tensor, leaves: Sequence[Tensor]) -> list[Any]:

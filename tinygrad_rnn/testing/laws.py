@@ -93,7 +93,7 @@ from ..trace import Trace, trace
 from ..transforms import checkpoint, detect_anomaly, grad, jvp, no_grad, vjp
 from . import rules
 from .checks import Where, by_forward_mode, by_reverse_mode, gradcheck, gradgradcheck
-from .comparing import gradients_of, largest_of, random_weights, same, weighed
+from .comparing import gradients_of, handed_back, largest_of, random_weights, same, weighed
 from .differences import SMALLEST, differences
 from .differences import complex_step as by_complex_step
 from .laws_in_time import Unrolled, padding, step_jacobian_order, steps_of, time_shift, truncation, unroll
@@ -507,16 +507,15 @@ def precision(subject: Any, *inputs: Any, **statics: Any) -> None:
     out = held(*leaves)
     with no_grad():
         unrecorded = held(*leaves)
-    found: list[tuple[str, Sequence[Tensor]]] = [("value", (out, unrecorded))]
+    found: list[tuple[str, Sequence[Any]]] = [("value", (out, unrecorded))]
     if out.node is not None:
-        first = grad(out, leaves, as_tensor(np.ones(out.shape, out.dtype)), create_graph=True, allow_unused=True)
-        again = [g for g in first if g.node is not None]
-        second = grad(again, leaves, [np.ones(g.shape) for g in again], allow_unused=True) if again else ()
+        first = [g for g in handed_back(out, leaves, np.ones(out.shape), create_graph=True) if g is not None]
+        second = [g for at in map(as_tensor, first) if at.node is not None for g in handed_back(at, leaves, np.ones(at.shape))]
         _, tangent = jvp(held, leaves, [np.ones(leaf.shape) for leaf in leaves])
         found += [("gradient", first), ("second gradient", second), ("tangent", (tangent,))]
     for name, results in found:
         for result in results:
-            if result.dtype != dtype:
+            if result is not None and result.dtype != dtype:
                 raise GradcheckError(f"{held.name}: expected a {name} of {dtype} from operands of {dtype}, got {result.dtype}")
 
 
