@@ -46,23 +46,22 @@ class _Scratch(threading.local):
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, Array] = {}
-        self._waiting: list[dict[str, Array]] = []
+        self._free: list[dict[str, Array]] = []
+        self._taken: list[dict[str, Array]] = []
 
     def __enter__(self) -> None:
-        self._waiting.append(self._held)
-        if len(self._waiting) > 1:
-            self._held = {}
+        self._taken.append(self._free.pop() if self._free else {})
 
     def __exit__(self, *_: object) -> None:
-        self._held = self._waiting.pop()
+        self._free.append(self._taken.pop())
 
     def take(self, use: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array with anything in it, which is overwritten the next time that the same use is asked for."""
         size = math.prod(shape) * dtype.itemsize
-        held = self._held.get(use)
+        room = self._taken[-1]
+        held = room.get(use)
         if held is None or held.size < size:
-            held = self._held[use] = np.empty(size, np.uint8)
+            held = room[use] = np.empty(size, np.uint8)
         return held[:size].view(dtype).reshape(shape)
 
 
