@@ -210,6 +210,17 @@ def test_what_has_no_text_is_said() -> None:
     assert "# given: function, from the program around it\nlaws.gradcheck(given, " in caught.value.reproduction
 
 
+def test_long_arrays_are_said() -> None:
+    """What is too long to be pasted, and must not be cut, is replaced by random numbers of its shape, and the listing says so."""
+    long = np.linspace(0.1, 1.0, 1500)
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(lambda x: x.detach() * x * long.sum(), X[0])
+    said = "# an array of shape (1500,) is too long to be written; random numbers stand for it\n"
+    assert (
+        said in caught.value.reproduction and "long = np.random.default_rng(0).uniform(-1.0, 1.0, (1500,))\n" in caught.value.reproduction
+    )
+
+
 @pytest.mark.parametrize(
     "value",
     [

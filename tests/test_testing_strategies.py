@@ -82,6 +82,12 @@ def test_arrays_are_short_to_read() -> None:
     assert np.isfinite(strategies.extreme(np.random.default_rng(1), (100,))).all()
 
 
+@given(strategies.arrays(), strategies.tensors())
+def test_shapes_need_not_be_given(x: Any, y: tg.Tensor) -> None:
+    """Without a shape any small one is drawn."""
+    assert x.dtype == y.dtype == np.float64 and x.ndim <= 3 and y.ndim <= 3 and y.requires_grad
+
+
 @given(strategies.tensors(strategies.shapes(), strategies.at_kinks, dtype=strategies.dtypes()))
 def test_slopes_at_kinks_are_finite(x: Any) -> None:
     """At its kink every choice has a slope between its two sides, in both dtypes."""

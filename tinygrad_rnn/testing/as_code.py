@@ -97,6 +97,9 @@ class Listing:
         """
         if id(value) in self._names:
             return self._names[id(value)]
+        if isinstance(value, (np.ndarray, Tensor)) and value.size > _MOST:
+            said = f"# an array of shape {value.shape} is too long to be written; random numbers stand for it"
+            self.missing += [] if said in self.missing else [said]
         if (
             value is None
             or value is Ellipsis

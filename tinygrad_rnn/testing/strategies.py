@@ -97,9 +97,9 @@ def stretchable(draw: st.DrawFn, count: int) -> tuple[tuple[Shape, ...], Shape]:
 
 
 @st.composite
-def arrays(draw: st.DrawFn, shape: Shape | st.SearchStrategy[Shape], domain: Domain = real) -> Any:
-    """A float64 array of a shape (given or drawn) in a domain."""
-    wanted = shape if isinstance(shape, tuple) else draw(shape)
+def arrays(draw: st.DrawFn, shape: Shape | st.SearchStrategy[Shape] | None = None, domain: Domain = real) -> Any:
+    """A float64 array of a shape (given or drawn; by default any of :func:`shapes`) in a domain."""
+    wanted = shape if isinstance(shape, tuple) else draw(shapes() if shape is None else shape)
     return domain(np.random.default_rng(draw(st.integers(0, 2**16))), wanted)
 
 
@@ -123,18 +123,20 @@ def dtypes() -> st.SearchStrategy[Any]:
 @st.composite
 def tensors(
     draw: st.DrawFn,
-    shape: Shape | st.SearchStrategy[Shape],
+    shape: Shape | st.SearchStrategy[Shape] | None = None,
     domain: Domain = real,
     *,
     dtype: Any = np.float64,
     requires_grad: bool | st.SearchStrategy[bool] = True,
 ) -> Tensor:
-    """A Tensor of a shape (given or drawn) in a domain; ``dtype`` and ``requires_grad`` may be strategies too.
+    """A Tensor of a shape (given or drawn; by default any of :func:`shapes`) in a domain.
+
+    ``dtype`` and ``requires_grad`` may be strategies too.
 
     Example:
         >>> from hypothesis import given
         >>> from tinygrad_rnn.testing import strategies
-        >>> @given(strategies.tensors(strategies.shapes(), dtype=strategies.dtypes()))
+        >>> @given(strategies.tensors(dtype=strategies.dtypes()))
         ... def test_a_gradient_has_the_dtype_of_its_tensor(x):
         ...     x.sum().backward()
         ...     assert x.grad.dtype == x.dtype
