@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import functools
 import zipfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cells
 import numpy as np
-import pytest
+from messages import Row, said, word_for_word
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import experiments, tasks
-from tinygrad_rnn.errors import ArgumentError, DtypeError, StateError, StorageError, TinygradError
+from tinygrad_rnn.errors import ArgumentError, DtypeError, StateError, StorageError
 from tinygrad_rnn.experiments import exercises, records, report, statistics
 from tinygrad_rnn.experiments.expressions import evaluate
 from tinygrad_rnn.experiments.sweeps import sweep
 from tinygrad_rnn.experiments.training import train
 from tinygrad_rnn.tasks import reviews
 
-SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
+SAID: list[Row] = [
     (
         lambda: experiments.run(99),
         ArgumentError,
@@ -219,21 +218,7 @@ SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "kind", "message"), SAID, ids=[message.split(":")[0] for _, _, message in SAID])
-def test_the_message(call: Callable[[], Any], kind: type[TinygradError], message: str) -> None:
-    """The very words."""
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    assert str(caught.value) == message
-
-
-def said(kind: type[Exception], call: Callable[[], Any]) -> str:
-    """The message of the error that comes."""
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    return str(caught.value)
+test_the_message = word_for_word(SAID)
 
 
 # -- stored files -----------------------------------------------------------------------------------------------------------------

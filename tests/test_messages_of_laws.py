@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
+from messages import Row, word_for_word
 
 from tinygrad_rnn import nn
-from tinygrad_rnn.errors import ArgumentError, TinygradError
+from tinygrad_rnn.errors import ArgumentError
 from tinygrad_rnn.testing import check_backward, laws
 
 
@@ -17,7 +16,7 @@ def x(*shape: int) -> Any:
     return np.linspace(0.1, 0.9, int(np.prod(shape))).reshape(shape)
 
 
-SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
+SAID: list[Row] = [
     (
         lambda: laws.check(3, x(2)),
         ArgumentError,
@@ -113,10 +112,4 @@ SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "kind", "message"), SAID, ids=[message.split(":")[0] for _, _, message in SAID])
-def test_the_message(call: Callable[[], Any], kind: type[TinygradError], message: str) -> None:
-    """The very words."""
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    assert str(caught.value) == message
+test_the_message = word_for_word(SAID)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from messages import Row, word_for_word
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import nn, optim
-from tinygrad_rnn.errors import ArgumentError, DtypeError, ShapeError, StateError, TinygradError, UnsupportedError
+from tinygrad_rnn.errors import ArgumentError, DtypeError, ShapeError, StateError, UnsupportedError
 
 
 def x(*shape: int) -> Any:
@@ -26,7 +26,7 @@ def sgd() -> optim.SGD:
     return optim.SGD([nn.Parameter(np.ones(2), name="w")], lr=0.1)
 
 
-SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
+SAID: list[Row] = [
     (
         lambda: nn.SelfAttention(4, 2, rng=0)(x(3, 2, 4), lengths=[1, 2, 3]),
         ShapeError,
@@ -299,13 +299,7 @@ SAID: list[tuple[Callable[[], Any], type[TinygradError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "kind", "message"), SAID, ids=[message.split(":")[0] for _, _, message in SAID])
-def test_the_message(call: Callable[[], Any], kind: type[TinygradError], message: str) -> None:
-    """The very words."""
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    assert str(caught.value) == message
+test_the_message = word_for_word(SAID)
 
 
 def test_states_and_gradients_that_do_not_fit() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import graphviz
 import numpy as np
 import pytest
+from messages import said
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import cli, experiments, flow, nn, render, tasks
@@ -22,15 +22,6 @@ from tinygrad_rnn.render import charts
 from tinygrad_rnn.render.page import place_for
 from tinygrad_rnn.tasks import text
 from tinygrad_rnn.testing import GradcheckError, laws
-
-
-def said(kind: type[Exception], call: Callable[[], Any]) -> str:
-    """The message of the error that comes."""
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    return str(caught.value)
-
 
 # -- the command line ------------------------------------------------------------------------------------------------------------
 
