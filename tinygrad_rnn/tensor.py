@@ -463,8 +463,8 @@ class Tensor:
 def _exchanged(leaves: Sequence[Leaf], held: Sequence[Any], gradients: Sequence[Any]) -> bool:
     """Set the gradients of all leaves if they are still the ones that were held, and say whether they were.
 
-    One call that runs no Python does both: neither an interrupt nor another thread comes between. A lock would need two, and an interrupt
-    after the first leaves it locked.
+    One call that runs no Python does both: neither an interrupt nor, under the interpreter's global lock, another thread comes between. A
+    lock of our own would need two calls, and an interrupt after the first leaves it locked.
     """
     same = map(operator.getitem, [{id(gradient): True} for gradient in held], map(id, map(operator.attrgetter("grad"), leaves)))
     try:
