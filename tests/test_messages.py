@@ -463,6 +463,28 @@ SAID: list[Row] = [
         DtypeError,
         "take: expected numbers, got dtype <U1. Convert them with .astype(float) first",
     ),
+    (lambda: tg.cross_entropy(x(2, 3), [0, 3]), ArgumentError, "cross_entropy: targets go from 0 to 3; expected 0 to 2"),
+    (
+        lambda: tg.bce_with_logits(x(2), [0.0, 2.0]),
+        ArgumentError,
+        "bce_with_logits: targets go from 0.0 to 2.0; expected probabilities in [0, 1]",
+    ),
+    (lambda: tg.flip(x(2), 3), ShapeError, "flip: axis 3 does not exist; expected one in [-1, 1) for 1 dimensions"),
+    (
+        lambda: tg.checkpoint(lambda a: 3, x(2)),
+        ArgumentError,
+        "checkpoint: the function must return a Tensor or a tuple of Tensors; a part of it is int",
+    ),
+    (
+        lambda: x().backward(observers=print),
+        ArgumentError,
+        "backward: observers must be a list of functions of a step, got <built-in function print>. Did you mean observers=[function]?",
+    ),
+    (
+        lambda: x().backward(interventions=[3]),
+        ArgumentError,
+        "backward: interventions must be a list of functions of a step, got [3]. Did you mean interventions=[function]?",
+    ),
 ]
 
 

@@ -215,6 +215,14 @@ SAID: list[Row] = [
         ArgumentError,
         "agreement: 'zebra' is not among the 42 words of tasks.AGREEMENT_WORDS; leave it out, or choose one of them",
     ),
+    (lambda: experiments.gru_conventions(steps=1), ArgumentError, "gru_conventions: expected at least 2 steps, got 1"),
+    (lambda: experiments.near_effects(steps=3), ArgumentError, "near_effects: expected at least 4 steps, got 3"),
+    (
+        lambda: experiments.length_limits(("sorting",)),
+        ArgumentError,
+        "length_limits: there is no task 'sorting'; expected some of adding, temporal order, copying",
+    ),
+    (lambda: reviews.parsed(b"1\t2.5\tGood\n"), StorageError, "movie_reviews: expected 10605 rows, got 1"),
 ]
 
 

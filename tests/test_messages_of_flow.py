@@ -329,6 +329,19 @@ SAID: list[Row] = [
         ArgumentError,
         "connectivity: expected inputs to be a Tensor (T, B, …) with a gradient, got shape (3,). Use requires_grad=True",
     ),
+    (lambda: flow.force_gate("forget", 0.0, where=3), ArgumentError, "force_gate: where must be a function of a BackwardStep, got int"),
+    (lambda: flow.force_gate("forget", "a"), ArgumentError, "force_gate: value must be a number or an array of numbers, got dtype <U1"),
+    (
+        lambda: flow.split_paths((t := traced()), t.states()[1].hidden, bins=0),
+        ArgumentError,
+        "split_paths: expected bins to be a whole number from 1 on, got 0",
+    ),
+    (
+        lambda: flow.connectivity(ran(), tg.tensor(np.ones((3, 1, 1)), True)),
+        ArgumentError,
+        "connectivity: the outputs do not depend on the inputs. trace: expected a Tensor that the loss was computed from, got a "
+        "Tensor of shape (3, 1, 1). It takes no part, requires no gradient, or was given a new value since; trace before the optimiser's step",
+    ),
 ]
 
 

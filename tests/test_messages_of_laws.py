@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from messages import Row, word_for_word
 
 from tinygrad_rnn import nn
 from tinygrad_rnn.errors import ArgumentError
-from tinygrad_rnn.testing import check_backward, laws
+from tinygrad_rnn.primitive import PRIMITIVES
+from tinygrad_rnn.testing import GradcheckError, check_backward, gradcheck, laws
 
 
 def x(*shape: int) -> Any:
@@ -109,7 +112,82 @@ SAID: list[Row] = [
         ArgumentError,
         "kinds: expected a primitive with a rule, got ufunc. This law is about the maps of a rule",
     ),
+    (
+        lambda: laws.complex_step(PRIMITIVES["softplus"], x(2)),
+        ArgumentError,
+        "complex_step: the forward function of softplus takes no complex arrays. Use gradcheck",
+    ),
+    (
+        lambda: check_backward(lambda a: (["a"], a), lambda d, cache: d, x(2)),
+        ArgumentError,
+        "check_backward: expected numbers for result 0 of forward, got list. Return one array for each result, and the cache last",
+    ),
+    (
+        lambda: check_backward(lambda a: (a * np.inf, a), lambda d, cache: d, x(2)),
+        ArgumentError,
+        "check_backward: expected numbers from forward, got inf at (0,) of result 0. Begin elsewhere",
+    ),
+    (
+        lambda: check_backward(lambda a: (a * np.random.default_rng().normal(), a), lambda d, cache: d, x(2)),
+        ArgumentError,
+        "check_backward: expected the same result 0 when forward is called again, got another. Seed its random numbers",
+    ),
+    (
+        lambda: check_backward(lambda a: (a * 2.0, a), lambda d, cache: {"b": d}, x(2)),
+        ArgumentError,
+        "check_backward: expected gradients with the names da, got b. Call each d and the name of the forward function's argument",
+    ),
 ]
 
 
 test_the_message = word_for_word(SAID)
+
+
+def writing(a: Any) -> Any:
+    inside = a.value
+    inside.flags.writeable = True
+    inside += 1.0
+    return a * 2.0
+
+
+def setting(a: Any) -> Any:
+    a.grad = np.ones(a.shape)
+    return a * 2.0
+
+
+def writing_to_arrays(a: Any) -> Any:
+    if isinstance(a, np.ndarray):
+        a += 1.0
+    return a * 2.0
+
+
+BROKEN: list[tuple[Callable[[], Any], str]] = [
+    (
+        lambda: gradcheck(lambda a: a.astype(np.float32), x(2)),
+        "gradcheck: expected a function that returns one float64 Tensor, got a Tensor of float32. Use float64 inside it as well",
+    ),
+    (
+        lambda: gradcheck(lambda a: a * np.random.default_rng().normal(), x(2)),
+        "gradcheck: expected the same value when the function is called again, got another one. Call eval(), or make the random generator "
+        "inside of the function",
+    ),
+    (
+        lambda: gradcheck(lambda a: np.sqrt(np.abs(a)), np.zeros(1)),
+        "gradcheck: operand 0, entry (0,), to output entry (0,): expected 0 by central differences, got nan by reverse mode. Move the "
+        "inputs away from kinks and poles",
+    ),
+    (lambda: laws.purity(writing, x(2)), "writing: operand 0: expected its value as it was, got one written to"),
+    (lambda: laws.purity(setting, x(2)), "setting: operand 0: expected its .grad as it was, got one that was set"),
+    (
+        lambda: laws.purity(writing_to_arrays, x(2)),
+        "writing_to_arrays: input 0: expected the array as it was, got one written to. Work on a copy",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BROKEN, ids=[message.split(":")[0] for _, message in BROKEN])
+def test_what_a_broken_law_says(call: Callable[[], Any], message: str) -> None:
+    """Before it prints what breaks it."""
+    with pytest.raises(GradcheckError) as caught:
+        call()
+    assert caught.value.message == message

@@ -296,6 +296,14 @@ SAID: list[Row] = [
         ArgumentError,
         "StepLR: expected an optimiser first, got int",
     ),
+    (lambda: nn.SelfAttention(8, 3), ArgumentError, "SelfAttention: 3 heads do not divide size 8; expected a divisor of it"),
+    (
+        lambda: nn.SelfAttention(8, 2)(np.ones((0, 1, 8))),
+        ShapeError,
+        "SelfAttention: x of shape (0, 1, 8) has no positions; expected at least one",
+    ),
+    (lambda: nn.Linear(2, 2, rng=-1), ArgumentError, "rng: expected a numpy.random.Generator, a seed of at least 0, or None, got -1"),
+    (lambda: nn.Linear(2, 2, dtype="real"), ArgumentError, "Linear: dtype must be a floating-point type such as 'float32', got 'real'"),
 ]
 
 

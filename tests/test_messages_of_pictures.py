@@ -197,6 +197,16 @@ SAID: list[Row] = [
         ArgumentError,
         "plot: path splits that are drawn together need the same number of bins, got 2 and 3",
     ),
+    (
+        lambda: render.backward_graph(traced(), window=3),
+        ArgumentError,
+        "backward_graph: window must be (first, last), of the steps 1 to 3, got 3",
+    ),
+    (
+        lambda: render.backward_graph(traced(), closed="norm"),
+        ArgumentError,
+        "backward_graph: no scope is called 'norm'; expected closed= to name some of lstm",
+    ),
 ]
 
 
