@@ -553,10 +553,18 @@ def test_hooks_that_fail_or_do_not_fit() -> None:
     assert told(HookError, lambda: hooked(lambda g: np.ones(3))) == (
         "backward: a hook on <tanh (2,) #N> returned shape (3,); expected (2,), that of what it replaces"
     )
+    assert told(HookError, lambda: hooked(lambda g: g.value * 1j)) == (
+        "backward: a hook on <tanh (2,) #N> returned dtype complex128; expected real numbers, as what it replaces"
+    )
 
 
 def test_rules_that_fail_or_do_not_fit() -> None:
     """A rule of one's own that raises, gives too many maps, or one that is not the operand's."""
+    mine = Primitive(np.negative, name="mine", elementwise=True)
+    mine.defrule(failing)
+    assert told(HookError, lambda: tg.jvp(mine, np.ones(2), np.ones(2))) == (
+        "jvp: differentiating <mine (2,) #N> (mine) raised ZeroDivisionError: by zero. Its rule is at fault"
+    )
     assert told(HookError, lambda: ruled(failing)) == (
         "backward: differentiating <mine (2,) #N> (mine) raised ZeroDivisionError: by zero. Its rule, or the function that is run again "
         "there, is at fault"

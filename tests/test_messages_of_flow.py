@@ -340,7 +340,8 @@ SAID: list[Row] = [
         lambda: flow.connectivity(ran(), tg.tensor(np.ones((3, 1, 1)), True)),
         ArgumentError,
         "connectivity: the outputs do not depend on the inputs. trace: expected a Tensor that the loss was computed from, got a "
-        "Tensor of shape (3, 1, 1). It takes no part, requires no gradient, or was given a new value since; trace before the optimiser's step",
+        "Tensor of shape (3, 1, 1). It takes no part, requires no gradient, or was given a new value since; trace before the optimiser's "
+        "step",
     ),
 ]
 

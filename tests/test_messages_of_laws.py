@@ -11,7 +11,8 @@ from messages import Row, word_for_word
 
 from tinygrad_rnn import nn
 from tinygrad_rnn.errors import ArgumentError
-from tinygrad_rnn.primitive import PRIMITIVES
+from tinygrad_rnn.linear_maps import Scale
+from tinygrad_rnn.primitive import PRIMITIVES, primitive
 from tinygrad_rnn.testing import GradcheckError, check_backward, gradcheck, laws
 
 
@@ -161,6 +162,15 @@ def writing_to_arrays(a: Any) -> Any:
     return a * 2.0
 
 
+def of_another_shape() -> None:
+    made = primitive(np.multiply, name="planted")
+    made.defrule(lambda out, a, b: (Scale(b), Scale(a)))
+    try:
+        gradcheck(made, x(2, 3), x(3))
+    finally:
+        del PRIMITIVES["planted"]
+
+
 BROKEN: list[tuple[Callable[[], Any], str]] = [
     (
         lambda: gradcheck(lambda a: a.astype(np.float32), x(2)),
@@ -175,6 +185,11 @@ BROKEN: list[tuple[Callable[[], Any], str]] = [
         lambda: gradcheck(lambda a: np.sqrt(np.abs(a)), np.zeros(1)),
         "gradcheck: operand 0, entry (0,), to output entry (0,): expected 0 by central differences, got nan by reverse mode. Move the "
         "inputs away from kinks and poles",
+    ),
+    (
+        of_another_shape,
+        "gradcheck: operand 1: expected a gradient of shape (3,), that of the operand, got (2, 3). Check what the pullback does with "
+        "broadcast axes",
     ),
     (lambda: laws.purity(writing, x(2)), "writing: operand 0: expected its value as it was, got one written to"),
     (lambda: laws.purity(setting, x(2)), "setting: operand 0: expected its .grad as it was, got one that was set"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import re
 import sys
@@ -14,6 +15,7 @@ from messages import said
 
 import tinygrad_rnn as tg
 from tinygrad_rnn import cli, experiments, flow, nn, render, tasks
+from tinygrad_rnn.cli import options
 from tinygrad_rnn.cli.options import file_to_write
 from tinygrad_rnn.errors import ArgumentError, MissingError, StorageError
 from tinygrad_rnn.experiments import records, statistics
@@ -24,6 +26,14 @@ from tinygrad_rnn.tasks import text
 from tinygrad_rnn.testing import GradcheckError, laws
 
 # -- the command line ------------------------------------------------------------------------------------------------------------
+
+
+def test_options_that_are_none() -> None:
+    """An empty path, and an initialisation that is neither a name nor a number."""
+    assert said(ArgumentError, lambda: options.check_path("--out", "")) == "--out: expected a path, got nothing"
+    assert said(argparse.ArgumentTypeError, lambda: options.initialisation("x")) == (
+        "expected one of uniform, glorot, orthogonal, identity, he, or a spectral radius such as 0.9, got 'x'"
+    )
 
 
 CHOICES = f"{', '.join(nn.init.INITIALIZERS)}, or a spectral radius such as 0.9"

@@ -561,7 +561,10 @@ def entry(*offsets: int, shape: tuple[int, ...] = (1,), dtype: str = "F32") -> d
         (header({"a": entry(0, 4, shape=(2**62, 2**62))}, bytes(4)), r"x\.safetensors cannot be read"),
         (header({"a": entry(0, 0, shape=(0, 2**62, 2**62))}), r"x\.safetensors cannot be read"),
         (header({"a": entry(0, 4, shape=(1,) * 100)}, bytes(4)), r"x\.safetensors cannot be read"),
-        (header({"a": entry(0, 4, shape=(2,), dtype="BF16")}, bytes(4)), "numbers of the kind 'BF16', which NumPy does not have"),
+        (
+            header({"a": entry(0, 4, shape=(2,), dtype="BF16")}, bytes(4)),
+            r"x\.safetensors holds numbers of the kind 'BF16', which NumPy does not have; convert them to F32 first$",
+        ),
         (header({"a": entry(0, 4, dtype="O")}, bytes(4)), r"x\.safetensors cannot be read"),
         (header(b"[" * 100_000), r"x\.safetensors cannot be read"),
         (header(b'{"a":' * 100_000), r"x\.safetensors cannot be read"),

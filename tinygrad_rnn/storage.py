@@ -95,6 +95,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         return arrays if index is None else _indexed(index, arrays)
     except StorageError:
         raise
+    except DtypeError as error:
+        raise StorageError(f"load: {target} holds {error}") from None
     except Exception as error:  # whatever a hostile file provokes in zipfile, json, safetensors or NumPy: it cannot be read
         reason = str(error) or type(error).__name__
         reason = reason if len(reason) <= 300 else f"{reason[:300]} …"  # zipfile may quote much of the file
@@ -287,7 +289,7 @@ def _read_safetensors(content: bytes) -> tuple[str | None, dict[str, Any]]:
     try:
         arrays = library.load(content)
     except KeyError as error:
-        raise ValueError(f"it holds numbers of the kind {error}, which NumPy does not have; convert them to F32 first") from None
+        raise DtypeError(f"numbers of the kind {error}, which NumPy does not have; convert them to F32 first") from None
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")], object_pairs_hook=_once)
     index = header.get("__metadata__", {}).get(INDEX)
     return index, {name: array if array.flags.writeable else array.copy() for name, array in arrays.items()}
