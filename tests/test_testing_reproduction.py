@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,60 @@ def test_what_has_no_text_is_said() -> None:
     with pytest.raises(GradcheckError) as caught:
         gradcheck(eval("lambda x: x.detach() * x"), X)
     assert "# given: function, from the program around it\nlaws.gradcheck(given, " in caught.value.reproduction
+
+
+class Owned:
+    """Objects that cannot be written out, each in its own way."""
+
+    def __init__(self, depth: int = 0) -> None:
+        self.owner = Owned(depth - 1) if depth else self
+        self.factor = 2.0
+
+
+class Touchy:
+    """Raises when it is looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ZeroDivisionError(name)
+
+
+class Locked(nn.Module):
+    """Cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.lock, self.itself = nn.Parameter([1.0]), threading.Lock(), self
+
+    def forward(self, x: Any) -> Any:
+        return x.detach() * x * self.weight
+
+
+ring: list[Any] = [2.0]
+ring.append(ring)
+UNWRITTEN: dict[str, tuple[Any, str]] = {
+    "itself": (Owned(), "Owned that holds itself"),
+    "deep": (Owned(300), "Owned that holds too much"),
+    "list in itself": (ring, "list that holds itself"),
+    "many": (dict.fromkeys(range(2000), 2.0), "dict of 2000 entries"),
+    "raises": (Touchy(), "Touchy"),
+    "lock": (threading.Lock(), "lock"),
+}
+
+
+@pytest.mark.parametrize("name", UNWRITTEN)
+def test_what_cannot_be_written_is_named(name: str) -> None:
+    """Whatever a function holds, the law's error comes, and its listing says what stands behind the name."""
+    held, what = UNWRITTEN[name]
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(lambda x: x.detach() * x if held is not None else x, X)
+    assert f"# held: {what}, from the program around it\n" in caught.value.reproduction
+
+
+def test_a_module_that_cannot_be_copied_is_named() -> None:
+    """A lock and a way back to itself do not hide what is wrong."""
+    with pytest.raises(GradcheckError, match="by reverse mode") as caught:
+        gradcheck(Locked(), X)
+    assert "# given: " in caught.value.reproduction
 
 
 def test_long_arrays_are_said() -> None:

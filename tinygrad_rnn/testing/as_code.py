@@ -28,8 +28,8 @@ from ..nn.regularization import Dropout
 from ..primitive import PRIMITIVES, Primitive
 from ..tensor import Tensor
 
-_MOST = 1000
-"""Arrays with more entries are not written out."""
+_MOST, _DEEPEST = 1000, 40
+"""Arrays and collections with more entries, and objects inside of more others, are not written out."""
 
 _PASSING = ("_label", "_draw_with")
 """Attributes of a module that do not change what it computes."""
@@ -81,6 +81,7 @@ class Listing:
         self.lazy = False
         self._names: dict[int, str] = {}
         self._taken: set[str] = {"np", "laws"}
+        self._open: set[int] = set()
         self._kept: list[Any] = []  # so that no other object is given the same id
 
     def __str__(self) -> str:
@@ -97,6 +98,15 @@ class Listing:
         """
         if id(value) in self._names:
             return self._names[id(value)]
+        if id(value) in self._open or len(self._open) > _DEEPEST:
+            raise UnwrittenError(f"{type(value).__name__} that holds {'itself' if id(value) in self._open else 'too much'}")
+        self._open.add(id(value))
+        try:
+            return self._expression(value, wanted)
+        finally:
+            self._open.remove(id(value))
+
+    def _expression(self, value: Any, wanted: str) -> str:
         if isinstance(value, (np.ndarray, Tensor)) and value.size > _MOST:
             said = f"# an array of shape {value.shape} is too long to be written; random numbers stand for it"
             self.missing += [] if said in self.missing else [said]
@@ -111,6 +121,8 @@ class Listing:
         if isinstance(value, slice):
             return f"slice({value.start!r}, {value.stop!r}, {value.step!r})"
         if isinstance(value, (tuple, list, set, dict)):
+            if len(value) > _MOST:
+                raise UnwrittenError(f"{type(value).__name__} of {len(value)} entries")
             return self._collection(value)
         if isinstance(value, np.random.Generator):
             return "np.random.default_rng(0)"
@@ -144,10 +156,15 @@ class Listing:
         """Code for a value; what has no text is a name, and a comment says what stands for."""
         try:
             return self.expression(value, wanted)
-        except UnwrittenError as error:
+        except Exception as error:
             name = self._name(value, wanted or "given")
-            self.missing.append(f"# {name}: {error}, from the program around it")
+            self._not_written(name, value, error)
             return name
+
+    def _not_written(self, name: str, value: Any, error: Exception) -> None:
+        """A comment says what a name stands for: whatever an object does when it is looked at, the report goes on."""
+        what = error if isinstance(error, UnwrittenError) else type(value).__name__
+        self.missing.append(f"# {name}: {what}, from the program around it")
 
     # -- names ----------------------------------------------------------------------------------------------------------------
 
@@ -254,9 +271,9 @@ class Listing:
                 value = around[name]
                 try:
                     code = self.expression(value, name)
-                except UnwrittenError as error:
+                except Exception as error:
                     self._taken.add(name)
-                    self.missing.append(f"# {name}: {error}, from the program around it")
+                    self._not_written(name, value, error)
                     continue
                 if code != name:
                     self.lines.append(f"{name} = {code}")

@@ -120,7 +120,7 @@ def _plainer(check: Law, subject: Any, inputs: tuple[Any, ...], options: dict[st
     for change in (anew, partial(_rounded, 1), partial(_rounded, 2)) if isinstance(subject, Module) else ():
         try:
             plainer = change(subject)
-        except ValueError:  # it cannot be made again
+        except Exception:  # it cannot be made again, or not be copied
             continue
         if _breaks(check, plainer, inputs, options, kind):
             return plainer
