@@ -7,17 +7,30 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from messages import Row, word_for_word
 
 from tinygrad_rnn import nn
 from tinygrad_rnn.errors import ArgumentError
 from tinygrad_rnn.linear_maps import Scale
 from tinygrad_rnn.primitive import PRIMITIVES, primitive
-from tinygrad_rnn.testing import GradcheckError, check_backward, gradcheck, laws
+from tinygrad_rnn.testing import GradcheckError, check_backward, gradcheck, laws, strategies
 
 
 def x(*shape: int) -> Any:
     return np.linspace(0.1, 0.9, int(np.prod(shape))).reshape(shape)
+
+
+def drawn(strategy: st.SearchStrategy[Any]) -> Callable[[], Any]:
+    """Draw one example."""
+
+    @settings(max_examples=1, database=None)
+    @given(strategy)
+    def draw(_: Any) -> None:
+        pass
+
+    return draw
 
 
 SAID: list[Row] = [
@@ -138,6 +151,34 @@ SAID: list[Row] = [
         ArgumentError,
         "check_backward: expected gradients with the names da, got b. Call each d and the name of the forward function's argument",
     ),
+    (lambda: gradcheck(np.tanh, x(2), rtol=-1), ArgumentError, "gradcheck: expected rtol to be a number of at least 0, got -1"),
+    (lambda: laws.adjoint(np.tanh, x(2), rtol="a"), ArgumentError, "adjoint: expected rtol to be a number of at least 0, got 'a'"),
+    (lambda: laws.purity(np.tanh, x(2), seed=0.5), ArgumentError, "purity: expected seed to be a whole number of at least 0, got 0.5"),
+    (
+        lambda: laws.time_shift(nn.Linear(2, 2), x(3, 2)),
+        ArgumentError,
+        "time_shift: expected a layer, outputs, state = layer(x, state), got Linear; see laws.unroll for cells",
+    ),
+    (
+        lambda: laws.truncation(lambda a: a, x(3, 2)),
+        ArgumentError,
+        "truncation: expected a layer, outputs, state = layer(x, state), got <lambda>; see laws.unroll for cells",
+    ),
+    (
+        drawn(strategies.cells(kinds=("elman",))),
+        ArgumentError,
+        "cells: expected some of the kinds rnn, lstm, gru, rnn-relu, gru-before, got ('elman',)",
+    ),
+    (
+        drawn(strategies.layers(kinds="lstm")),
+        ArgumentError,
+        "layers: expected some of the kinds rnn, lstm, gru, rnn-relu, gru-before, got 'lstm'",
+    ),
+    (drawn(strategies.layers(steps=0)), ArgumentError, "layers: expected steps to be a whole number of at least 1, got 0"),
+    (drawn(strategies.sequences(batch=0.5)), ArgumentError, "sequences: expected batch to be a whole number of at least 1, got 0.5"),
+    (drawn(strategies.programs(most=0)), ArgumentError, "programs: expected most to be a whole number of at least 1, got 0"),
+    (drawn(strategies.programs(operations=())), ArgumentError, "programs: expected at least one operation to choose from, got none"),
+    (lambda: strategies.index_expressions(3), ArgumentError, "index_expressions: expected a shape such as (3, 2), got 3"),
 ]
 
 

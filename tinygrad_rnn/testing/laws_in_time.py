@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,6 +64,13 @@ def _one_way(layer: Any, law_name: str) -> Any:
         raise ArgumentError(
             f"{law_name}: expected a layer that runs forward in time; a bidirectional one reads the whole sequence at every step"
         )
+    try:
+        inspect.signature(getattr(layer, "forward", layer)).bind(None, None)
+    except (TypeError, ValueError):
+        name = getattr(layer, "__name__", type(layer).__name__)
+        raise ArgumentError(
+            f"{law_name}: expected a layer, outputs, state = layer(x, state), got {name}; see laws.unroll for cells"
+        ) from None
     return layer
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
+import math
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TinygradError
+from ..errors import ArgumentError, TinygradError
 from ..nn.module import Module
 from .as_code import Listing, anew
 
@@ -31,14 +33,23 @@ class GradcheckError(TinygradError, AssertionError):
 
 
 Law = Callable[..., None]
+_SETTINGS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "rtol": (lambda x: isinstance(x, (int, float, np.floating)) and 0.0 <= float(x) < math.inf, "a number of at least 0"),
+    "seed": (lambda x: isinstance(x, (int, np.integer)) and int(x) >= 0, "a whole number of at least 0"),
+}
 _OFTEN = 6
 
 
 def law(check: Law) -> Law:
     """A law whose errors end with a minimal reproduction."""
 
+    own = inspect.signature(check).parameters
+
     @wraps(check)
     def held(subject: Any, *inputs: Any, **options: Any) -> None:
+        for name, (fits, what) in _SETTINGS.items():
+            if name in own and name in options and not fits(options[name]):
+                raise ArgumentError(f"{check.__name__}: expected {name} to be {what}, got {options[name]!r}")
         try:
             check(subject, *inputs, **options)
         except GradcheckError as error:

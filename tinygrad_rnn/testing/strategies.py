@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn
-from ..errors import MissingError
+from ..errors import ArgumentError, MissingError
 from ..tensor import Tensor, tensor
 from . import programs as _programs
 from .as_code import written
@@ -160,6 +160,8 @@ def index_expressions(shape: Shape) -> st.SearchStrategy[Any]:
         ...     gradcheck(lambda x: x[key], np.ones((3, 2)))
         >>> test_what_is_picked_twice_receives_both()
     """
+    if not isinstance(shape, tuple):
+        raise ArgumentError(f"index_expressions: expected a shape such as (3, 2), got {shape!r}")
     ndim = len(shape)
     choices: list[Any] = [hnp.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True), hnp.arrays(bool, shape)]
     if ndim and shape[0]:
@@ -190,6 +192,9 @@ def programs(draw: st.DrawFn, *, most: int = 10, inputs: int = 3, operations: tu
         ...     laws.adjoint(program.tilted, *program.point)
         >>> test_forward_and_reverse_mode_agree()
     """
+    _largest("programs", most=most, inputs=inputs)
+    if not operations:
+        raise ArgumentError("programs: expected at least one operation to choose from, got none")
     return _programs.build(lambda n: draw(st.integers(0, n - 1)), most=most, inputs=inputs, operations=operations)
 
 
@@ -251,6 +256,7 @@ def sequences(
         ...     assert not outputs.value[batch.padding].any()
         >>> test_padding_gives_zeros()
     """
+    _largest("sequences", steps=steps, batch=batch)
     length, rows = draw(st.integers(1, steps)), draw(st.sampled_from([1, *range(2, batch + 1), 0]))
     width = size if isinstance(size, int) else draw(size)
     lengths = draw(st.none() | st.lists(st.integers(0, length), min_size=rows, max_size=rows))
@@ -268,9 +274,18 @@ SMOOTH = ("rnn", "lstm", "gru", "gru-before")
 """The kinds without a kink."""
 
 
+def _largest(operation: str, **sizes: Any) -> None:
+    """Refuse what is no largest size."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ArgumentError(f"{operation}: expected {name} to be a whole number of at least 1, got {size!r}")
+
+
 @st.composite
-def _options(draw: st.DrawFn, kind: str) -> tuple[str, dict[str, Any], int]:
-    name, options, parts = _KINDS[kind]
+def _options(draw: st.DrawFn, operation: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any], int]:
+    if isinstance(kinds, str) or not kinds or not set(kinds) <= set(_KINDS):
+        raise ArgumentError(f"{operation}: expected some of the kinds {', '.join(_KINDS)}, got {kinds!r}")
+    name, options, parts = _KINDS[draw(st.sampled_from(kinds))]
     chosen = dict(options)
     if not draw(st.sampled_from([True, False])):
         chosen["bias"] = False
@@ -300,7 +315,8 @@ def cells(draw: st.DrawFn, kinds: tuple[str, ...] = SMOOTH, *, batch: int = 3) -
         ...     laws.adjoint(case.module, *case.inputs)
         >>> test_a_cell_obeys_the_chain_rule()
     """
-    name, options, parts = draw(st.sampled_from(kinds).flatmap(_options))
+    _largest("cells", batch=batch)
+    name, options, parts = draw(_options("cells", kinds))
     inputs, size, rows = draw(SIZES), draw(SIZES), draw(st.sampled_from([(1,), *((b,) for b in range(2, batch + 1)), ()]))
     code, module = _made(f"{name}Cell", (inputs, size), options, draw(st.integers(0, 99)))
     x = draw(arrays((*rows, inputs)))
@@ -344,7 +360,8 @@ def layers(
         ...     laws.kernel_equals_definition(case.module, *case.inputs, **case.statics)
         >>> test_a_kernel_is_its_definition()
     """
-    name, options, parts = draw(st.sampled_from(kinds).flatmap(_options))
+    _largest("layers", num_layers=num_layers, steps=steps, batch=batch, size=size)
+    name, options, parts = draw(_options("layers", kinds))
     inputs, units, depth = draw(st.integers(1, size)), draw(st.integers(1, size)), draw(st.integers(1, num_layers))
     sizes: tuple[int, ...] = (inputs, units) if depth == 1 else (inputs, units, depth)
     drawn = {
