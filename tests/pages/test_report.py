@@ -18,6 +18,7 @@ def test_the_report_opens(opened, tmp_path):
         assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 100)")
         assert tab.evaluate("document.documentElement.scrollWidth") <= 360
         tab.locator("details").first.locator("summary").click()
+        tab.wait_for_function("document.querySelector('pre').textContent")  # a browser tells of an unfolded part a moment later
         shown = json.loads(tab.locator("pre").first.inner_text())
         assert shown["row"] == 3 and shown["settings"] == record.settings and shown["result"]["measured"] == record.result["measured"]
         assert seen.nothing_wrong()
