@@ -220,9 +220,9 @@ def monitor(
     """Watch the norms ‖δ_t‖ of a recurrent layer's state cotangents while it trains.
 
     They are taken from the kernel's own backward pass: 2 to 8 % more time per training step of an LSTM or a GRU, 8 to 18 % of an RNN, the
-    more the smaller it is (``tests/benchmarks/bench_monitor.py``). Where the loss is read at several steps, rate and half-life are of what each step
-    hands back, as those of :func:`~.product.vanishing_product`: what the outputs add on the way would hide that a gradient vanishes. A
-    pass that opens the kernel, such as a trace, tells nothing here and shows everything itself.
+    more the smaller it is (``tests/benchmarks/bench_monitor.py``). Where the loss is read at several steps, rate and half-life are of what
+    each step hands back, as those of :func:`~.product.vanishing_product`: what the outputs add on the way would hide that a gradient
+    vanishes. A pass that opens the kernel, such as a trace, tells nothing here and shows everything itself.
 
     Args:
         layer: an ``nn.RNN``, ``nn.LSTM`` or ``nn.GRU``; only its calls from now on are watched.
