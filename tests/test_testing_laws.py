@@ -511,23 +511,6 @@ def test_what_is_not_a_number_in_both_is_no_difference() -> None:
     assert "expected nan by the complex step, got 0" in message
 
 
-class Counting(nn.Module):
-    """Another value at each call, from a number that it keeps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight, self.calls = nn.Parameter([1.0, 2.0]), 0
-
-    def forward(self, x: Any) -> Any:
-        self.calls += 1
-        return x * self.weight * float(self.calls)
-
-
-def test_a_module_that_changes_is_caught() -> None:
-    """Also if it does so by setting a number: a module is called itself, and no copy of it."""
-    assert "Counting: result 0" in failure(laws.determinism, Counting(), X[:, :2]).message
-
-
 def test_operands_and_results_are_what_they_must_be() -> None:
     """Complex operands, results that are no Tensors, nothing at all, a batch without axes: each is said, whatever the law."""
     for law in (laws.check, laws.modes, gradcheck, laws.complex_step):

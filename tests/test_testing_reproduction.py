@@ -194,6 +194,11 @@ def test_it_breaks_elsewhere(name: str, failures: dict[str, GradcheckError], els
     assert _kind(elsewhere[name]) == _kind(f"GradcheckError: {failures[name].message}"), failures[name].reproduction
 
 
+def test_a_module_that_changes_is_caught(failures: dict[str, GradcheckError]) -> None:
+    """Also if it does so by setting a number: a module is called itself, and no copy of it."""
+    assert "Counting: result 0" in failures["module that counts"].message
+
+
 def test_numbers_are_plain(failures: dict[str, GradcheckError]) -> None:
     """Operands are cut to one entry and rounded, weights are those of the class where the law breaks with them too."""
     assert failures["function"].reproduction.endswith("laws.gradcheck(half, np.array([[0.5]]))")
